@@ -1,0 +1,4 @@
+//! Tables.
+
+pub mod snapshot;
+pub use snapshot::{SegmentFile, Snapshot};
