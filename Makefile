@@ -1,0 +1,29 @@
+# Palisade: `make demo` shows it, `make test` proves it, `make help` lists the rest.
+
+# Compiled dependencies are kept outside the clone, so a second clone does not build them again.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/palisade/target
+PALISADE := $(CARGO_TARGET_DIR)/release/palisade
+
+.PHONY: help build demo test lint smoke fuzz crash
+
+help: ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+
+build: ## Build the release binary
+	cargo build --release --locked -p palisade
+
+demo: build ## Build, simulate a company's day over HTTP, show what was detected, keep serving
+	$(PALISADE) demo
+
+test: ## All tests
+	cargo test --release --locked --workspace
+
+lint: ## Formatting and clippy, warnings denied
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+smoke: build ## A short run of the demo that ends by itself
+	.ci/smoke $(PALISADE)
+
+crash: build ## Kill the server with SIGKILL under load, 200 rounds
+	$(PALISADE) bench crash --rounds 200 --json

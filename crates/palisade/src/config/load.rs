@@ -1,0 +1,184 @@
+//! Loading: file, then environment, then flags; errors name the place and what was meant.
+
+use super::Config;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Why a configuration can't be used. Exit code 78.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each is")]
+pub(crate) enum ConfigError {
+    #[error("can't read the configuration {path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("the configuration {place} is wrong: {reason}{hint}")]
+    Wrong { place: String, reason: String, hint: String },
+}
+
+/// Loads the configuration: defaults, the file if one is given, the environment.
+pub(crate) fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let mut value = Value::Object(Map::new());
+    if let Some(path) = file {
+        let place = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: place.clone(), source })?;
+        // Typed first, because only then errors carry the line.
+        serde_saphyr::from_str::<Config>(&text).map_err(|error| wrong(&place, &error.to_string()))?;
+        value = serde_saphyr::from_str(&text).map_err(|error| wrong(&place, &error.to_string()))?;
+    }
+    let place = match file {
+        Some(path) => format!("{} with the environment", path.display()),
+        None => "in the environment".to_owned(),
+    };
+    overlay(&mut value, environment);
+    let config: Config =
+        serde_json::from_value(value).map_err(|error| wrong(&place, &error.to_string()))?;
+    check(&config, &place)?;
+    Ok(config)
+}
+
+/// Puts `PALISADE_SECTION__KEY` variables over a configuration.
+pub(crate) fn overlay(value: &mut Value, environment: impl Iterator<Item = (String, String)>) {
+    let mut variables: Vec<_> = environment
+        .filter_map(|(name, text)| {
+            let path = name.strip_prefix("PALISADE_")?.to_ascii_lowercase();
+            // Single-word names other than the data directory are switches of the process, not keys.
+            (path.contains("__") || path == "data").then_some((path, text))
+        })
+        .collect();
+    variables.sort();
+    for (path, text) in variables {
+        let mut at = &mut *value;
+        for part in path.split("__") {
+            if !at.is_object() {
+                *at = Value::Object(Map::new());
+            }
+            let Some(object) = at.as_object_mut() else { break };
+            at = object.entry(part.to_owned()).or_insert(Value::Null);
+        }
+        *at = serde_saphyr::from_str(&text).unwrap_or(Value::String(text));
+    }
+}
+
+/// What types alone can't say.
+fn check(config: &Config, place: &str) -> Result<(), ConfigError> {
+    let wrong = |reason: String| ConfigError::Wrong {
+        place: place.to_owned(),
+        reason,
+        hint: String::new(),
+    };
+    if !config.http.listen.ip().is_loopback()
+        && config.http.tls.is_none()
+        && !config.http.allow_plaintext
+    {
+        return Err(wrong(format!(
+            "http.listen {} is not loopback and http.tls is not set: give a certificate, or set http.allow_plaintext, and whoever can read the network can read keys and records",
+            config.http.listen
+        )));
+    }
+    if config.log.partitions == 0 || config.log.partitions > 1024 {
+        return Err(wrong("log.partitions must be 1 to 1024".into()));
+    }
+    if !(0.0..=1.0).contains(&config.detect.threshold) {
+        return Err(wrong("detect.threshold must be 0 to 1".into()));
+    }
+    if config.disk.keep_free_percent > 90 {
+        return Err(wrong("disk.keep_free_percent must be 0 to 90".into()));
+    }
+    if config.limits.decompressed < config.limits.body {
+        return Err(wrong("limits.decompressed must not be below limits.body".into()));
+    }
+    let listeners = config.tcp.iter().chain(&config.syslog).chain(&config.syslog_udp);
+    for listener in listeners {
+        palisade_event::TenantId::new(&listener.tenant).map_err(|error| wrong(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn wrong(place: &str, reason: &str) -> ConfigError {
+    ConfigError::Wrong {
+        place: place.to_owned(),
+        reason: reason.to_owned(),
+        hint: suggestion(reason).unwrap_or_default(),
+    }
+}
+
+/// For serde's "unknown field `x`, expected one of `a`, `b`": the nearest known name.
+fn suggestion(reason: &str) -> Option<String> {
+    let rest = reason.split("unknown field").nth(1)?;
+    let mut names = rest.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    let nearest = names.min_by_key(|name| distance(unknown, name))?;
+    (distance(unknown, nearest) <= 3).then(|| format!(" (did you mean '{nearest}'?)"))
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (y, cell) in b.iter().zip(row.iter_mut().skip(1)) {
+            let above = *cell;
+            left = (diagonal + usize::from(x != *y)).min(above + 1).min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("palisade.yaml");
+        std::fs::write(&path, text).unwrap();
+        let environment = environment.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+        load(Some(&path), environment)
+    }
+
+    #[test]
+    fn file_then_environment() {
+        let config = load_text(
+            "http: {listen: '127.0.0.1:1'}\npipeline: {commit_age: 2s}\n",
+            &[("PALISADE_HTTP__LISTEN", "127.0.0.1:2"), ("PALISADE_DATA", "elsewhere"), ("PALISADE_SEEDS", "7")],
+        )
+        .unwrap();
+        assert_eq!(config.http.listen.port(), 2);
+        assert_eq!(config.data.to_str(), Some("elsewhere"));
+        assert_eq!(config.pipeline.commit_age.to_string(), "2s");
+        assert_eq!(load(None, std::iter::empty()).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_a_suggestion() {
+        let error = load_text("data: x\nhttp:\n  lissten: 127.0.0.1:1\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("lissten") && error.contains("did you mean 'listen'"), "{error}");
+        assert!(error.contains("line 3") || error.contains("3:"), "{error}");
+        let error = load_text("", &[("PALISADE_HTTP__LISSTEN", "x")]).unwrap_err().to_string();
+        assert!(error.contains("did you mean 'listen'"), "{error}");
+    }
+
+    #[test]
+    fn off_loopback_needs_tls_or_the_flag() {
+        let open = "http: {listen: '0.0.0.0:7300'}";
+        assert!(load_text(open, &[]).unwrap_err().to_string().contains("allow_plaintext"));
+        assert!(load_text(open, &[("PALISADE_HTTP__ALLOW_PLAINTEXT", "true")]).is_ok());
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("lissten", "listen"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+    }
+}

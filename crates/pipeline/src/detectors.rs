@@ -1,0 +1,210 @@
+//! Thin adapters between the detectors, which know nothing of frames, and the pipeline.
+//!
+//! Stateless features are computed by whichever worker's turn it is, baselines by the worker whose
+//! partitions the users fall into, and what needs an order over all rows (the norms of sources) by
+//! the finisher. The answers do not depend on how the work was shared (I3).
+
+use crate::alerts::RowAlert;
+use crate::engine::EngineOptions;
+use crate::flow::Results;
+use arrow::array::{ArrayRef, Float32Array, RecordBatch};
+use palisade_detect::baseline::{
+    BaselineOptions, BaselineOutput, Baselines, Mode, Routing, RowsOfSlots, route,
+};
+use palisade_detect::threat::{Features, SourceNorms, ThreatScorer};
+use palisade_event::schema::Core;
+use palisade_event::slot::{SLOTS, partition_table};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The detectors' settings.
+#[derive(Debug, Clone, Default)]
+pub struct DetectorOptions {
+    /// Behavioural baselines.
+    pub baseline: BaselineOptions,
+}
+
+/// The version of the baselines' definition, part of alert ids (I2).
+const BASELINE_VERSION: &str = "1";
+/// The version of the threat score's definition.
+const THREAT_VERSION: &str = "1";
+
+/// The partition of each row of a frame.
+pub(crate) type FrameRouting = Routing;
+/// What the stateless detectors found in a frame.
+pub(crate) type FrameFeatures = Features;
+
+/// What one worker's baselines found in its rows of a frame.
+#[derive(Debug)]
+pub(crate) struct BaselinePart {
+    rows: Vec<u32>,
+    output: BaselineOutput,
+}
+
+/// The detectors of one worker.
+#[derive(Debug)]
+pub(crate) struct WorkerDetectors {
+    threat: ThreatScorer,
+    baselines: Baselines,
+    /// The partition of each slot.
+    table: Arc<Vec<u16>>,
+    /// Which partitions are this worker's.
+    index: usize,
+    workers: usize,
+}
+
+impl WorkerDetectors {
+    /// The detectors with the state of a checkpoint: for each former worker its chain of parts.
+    pub(crate) fn restore(
+        options: &EngineOptions,
+        index: usize,
+        workers: usize,
+        chains: &BTreeMap<String, Vec<Vec<u8>>>,
+    ) -> Result<Self, String> {
+        let table = Arc::new(partition_table(options.partitions));
+        let mut settings = options.detectors.baseline.clone();
+        // The committer decides which checkpoints are full, for all workers alike.
+        settings.full_snapshot_every = u32::MAX;
+        let mut baselines = Baselines::new(settings);
+        for (name, chain) in chains {
+            baselines
+                .load(chain.iter().map(Vec::as_slice), |slot| {
+                    let partition = table.get(usize::from(slot.0)).copied().unwrap_or(0);
+                    usize::from(partition) % workers == index
+                })
+                .map_err(|error| format!("its part '{name}': {error}"))?;
+        }
+        let threat = ThreatScorer::new().map_err(|error| error.to_string())?;
+        Ok(Self { threat, baselines, table, index, workers })
+    }
+
+    pub(crate) fn features(&mut self, batch: &RecordBatch) -> FrameFeatures {
+        self.threat.features(batch)
+    }
+
+    pub(crate) fn route(&self, batch: &RecordBatch) -> FrameRouting {
+        route(batch, |_| SLOTS, &self.table)
+    }
+
+    pub(crate) fn baseline(&mut self, batch: &RecordBatch, routing: &FrameRouting) -> BaselinePart {
+        let mut rows = Vec::new();
+        let (index, workers) = (self.index, self.workers);
+        routing.select(|partition| usize::from(partition) % workers == index, &mut rows);
+        let mut output = BaselineOutput::default();
+        self.baselines.process(batch, &RowsOfSlots { routing, rows: &rows }, &mut output);
+        BaselinePart { rows, output }
+    }
+
+    /// Begins a snapshot; false when an earlier one is still being written, which is a defect.
+    pub(crate) fn begin_snapshot(&mut self, full: bool) -> bool {
+        if full {
+            self.baselines.require_full_snapshot();
+        }
+        self.baselines.begin_snapshot().is_ok()
+    }
+
+    pub(crate) fn snapshot_step(&mut self, users: usize, out: &mut Vec<u8>) -> bool {
+        self.baselines.snapshot_step(users, out)
+    }
+}
+
+/// What is known about a frame once all detectors are done.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) columns: Vec<(Core, ArrayRef)>,
+    pub(crate) alerts: Vec<RowAlert>,
+}
+
+/// The detectors that need an order over all rows.
+#[derive(Debug)]
+pub(crate) struct OrderedDetectors {
+    threat: ThreatScorer,
+    norms: SourceNorms,
+}
+
+impl OrderedDetectors {
+    pub(crate) fn restore(norms: &[u8]) -> Result<Self, String> {
+        let norms = if norms.is_empty() {
+            SourceNorms::default()
+        } else {
+            SourceNorms::restore(norms).map_err(|error| format!("its part 'norms': {error}"))?
+        };
+        let threat = ThreatScorer::new().map_err(|error| error.to_string())?;
+        Ok(Self { threat, norms })
+    }
+
+    pub(crate) fn save(&self) -> Vec<u8> {
+        self.norms.save()
+    }
+
+    pub(crate) fn on_tick(&mut self, _clock: i64) {
+        self.norms.on_tick();
+    }
+
+    /// Combines what the workers found in a frame.
+    pub(crate) fn combine(&mut self, batch: &RecordBatch, results: Results) -> Judged {
+        let mut judged = Judged::default();
+        let rows = batch.num_rows();
+        if let Some(features) = results.features {
+            let output = self.threat.combine(&features, batch, &self.norms);
+            self.norms.observe(batch, &features);
+            judged.columns.push((Core::Entropy, Arc::new(features.entropy.clone())));
+            judged.columns.push((Core::ThreatScore, Arc::new(output.threat_score)));
+            if let Some(class) = output.threat_class {
+                judged.columns.push((Core::ThreatClass, Arc::new(class)));
+            }
+            judged.alerts.extend(output.alerts.into_iter().map(|alert| RowAlert {
+                row: alert.row as usize,
+                detector: "threat",
+                rule_id: "threat.score",
+                rule_version: THREAT_VERSION,
+                title: alert.class.map_or_else(
+                    || "high threat score".to_owned(),
+                    |class| class.title().to_owned(),
+                ),
+                severity: alert.severity.as_str(),
+                score: alert.score,
+                reasons: alert.reasons,
+                details: Vec::new(),
+            }));
+        }
+        let mut scores: Vec<Option<f32>> = vec![None; rows];
+        let mut any = false;
+        for BaselinePart { rows: of, output } in results.baselines {
+            for (row, score) in of.iter().zip(output.scores) {
+                if let (Some(cell), Some(_)) = (scores.get_mut(*row as usize), score) {
+                    *cell = score;
+                    any = true;
+                }
+            }
+            judged.alerts.extend(output.anomalies.into_iter().map(|anomaly| RowAlert {
+                row: anomaly.row as usize,
+                detector: "baseline",
+                rule_id: "baseline.user",
+                rule_version: BASELINE_VERSION,
+                title: "unusual behaviour of a user".to_owned(),
+                severity: anomaly.severity.as_str(),
+                score: anomaly.score,
+                reasons: anomaly.reasons,
+                details: vec![
+                    ("baseline.time", anomaly.components.time),
+                    ("baseline.address", anomaly.components.address),
+                    ("baseline.location", anomaly.components.location),
+                    ("baseline.type", anomaly.components.event_type),
+                    ("baseline.failure", anomaly.components.failure),
+                ],
+            }));
+        }
+        if any {
+            let column = Float32Array::from(scores);
+            judged.columns.push((Core::AnomalyScore, Arc::new(column)));
+        }
+        judged
+    }
+}
+
+/// Whether two settings may share a checkpoint is the baselines' own affair; this only names modes.
+#[must_use]
+pub fn mode_of(streamguard: bool) -> Mode {
+    if streamguard { Mode::StreamGuard } else { Mode::Calibrated }
+}

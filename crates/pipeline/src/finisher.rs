@@ -1,0 +1,242 @@
+//! The finisher: takes finished work in order again, combines what the workers found, and appends
+//! the rows to the tables, where SQL sees them at once.
+//!
+//! Whichever worker finishes a piece of work last hands it over. One of the workers then plays the
+//! finisher for everything that is due; the others put theirs in the queue and go on.
+
+use crate::alerts;
+use crate::detectors::OrderedDetectors;
+use crate::error::PipelineError;
+use crate::flow::{InFlight, Results, Work, WorkKind};
+use crate::ledger::Ledger;
+use crate::live::Live;
+use crate::metrics::{DetectorLabel, Metrics};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use arrow::datatypes::Schema;
+use palisade_event::column::Text;
+use palisade_event::schema::{ALERTS, Core, DEAD_LETTERS, EVENTS};
+use palisade_event::{Entry, Frame, Offset};
+use palisade_table::Tables;
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+#[derive(Debug)]
+pub(crate) struct Finisher {
+    waiting: Mutex<BTreeMap<u64, Arc<Work>>>,
+    ordered: Mutex<Ordered>,
+    tables: Arc<Tables>,
+    ledger: Arc<Ledger>,
+    live: Arc<Live>,
+    metrics: Metrics,
+    visible: AtomicU64,
+    moved: (Mutex<()>, Condvar),
+    /// Uncommitted bytes above which workers wait for the committer (M4).
+    most_uncommitted: u64,
+}
+
+#[derive(Debug)]
+struct Ordered {
+    next: u64,
+    detectors: OrderedDetectors,
+}
+
+impl Finisher {
+    pub(crate) fn new(
+        detectors: OrderedDetectors,
+        tables: Arc<Tables>,
+        ledger: Arc<Ledger>,
+        live: Arc<Live>,
+        metrics: Metrics,
+        from: Offset,
+        most_uncommitted: u64,
+    ) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            ordered: Mutex::new(Ordered { next: 0, detectors }),
+            tables,
+            ledger,
+            live,
+            metrics,
+            visible: AtomicU64::new(from.0),
+            moved: (Mutex::new(()), Condvar::new()),
+            most_uncommitted,
+        }
+    }
+
+    /// The committer has made room.
+    pub(crate) fn committed(&self) {
+        self.moved.1.notify_all();
+    }
+
+    /// Entries below this offset are visible.
+    pub(crate) fn visible(&self) -> Offset {
+        Offset(self.visible.load(Ordering::Acquire))
+    }
+
+    /// Waits until the visible position has moved, or the time is over.
+    pub(crate) fn wait_moved(&self, time: Duration) {
+        let mut guard = self.moved.0.lock();
+        self.moved.1.wait_for(&mut guard, time);
+    }
+
+    /// Takes finished work; processes everything that is due, unless another worker does already.
+    pub(crate) fn hand_over(&self, work: Arc<Work>) -> Result<(), PipelineError> {
+        self.waiting.lock().insert(work.number, work);
+        // The look after unlocking catches work that came while another worker was leaving.
+        loop {
+            let Some(mut ordered) = self.ordered.try_lock() else { return Ok(()) };
+            loop {
+                let due = self.waiting.lock().remove(&ordered.next);
+                let Some(work) = due else { break };
+                ordered.next += 1;
+                self.finish(&mut ordered.detectors, &work)?;
+            }
+            let next = ordered.next;
+            drop(ordered);
+            if !self.waiting.lock().contains_key(&next) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn finish(&self, detectors: &mut OrderedDetectors, work: &Work) -> Result<(), PipelineError> {
+        let flight = match &work.kind {
+            WorkKind::Entry(flight) => flight,
+            WorkKind::Checkpoint(task) => {
+                task.part("norms".to_owned(), detectors.save());
+                match self.ledger.save() {
+                    Ok(bytes) => task.part("requests".to_owned(), bytes),
+                    Err(error) => task.fail(error.to_string()),
+                }
+                return Ok(());
+            }
+        };
+        while flight.full && self.tables.uncommitted_bytes() > self.most_uncommitted {
+            self.wait_moved(Duration::from_millis(20));
+        }
+        match flight.entry.as_ref() {
+            Entry::Frame(frame) => {
+                self.ledger.replay(flight.offset, &frame.requests);
+                self.finish_frame(detectors, flight, frame)?;
+            }
+            Entry::Tick { clock, .. } => detectors.on_tick(*clock),
+            Entry::Control { .. } => {}
+        }
+        let visible = flight.offset.next();
+        if flight.full {
+            self.tables.advance(visible);
+        }
+        self.visible.store(visible.0, Ordering::Release);
+        self.metrics.visible_position.set(i64::try_from(visible.0).unwrap_or(i64::MAX));
+        self.moved.1.notify_all();
+        Ok(())
+    }
+
+    fn finish_frame(
+        &self,
+        detectors: &mut OrderedDetectors,
+        flight: &InFlight,
+        frame: &Frame,
+    ) -> Result<(), PipelineError> {
+        let columns = |source| PipelineError::Columns { offset: flight.offset.0, source };
+        let rows = frame.batch.num_rows();
+        if frame.stream != EVENTS {
+            if flight.full {
+                let batch = with_columns(&frame.batch, vec![position(flight.offset, rows)])
+                    .map_err(columns)?;
+                self.count(&batch, |counters, rows| counters.add_dead_letters(rows));
+                self.metrics.records_dead_lettered.inc_by(rows as u64);
+                self.tables.append(DEAD_LETTERS, flight.offset, batch)?;
+            }
+            return Ok(());
+        }
+        let results: Results = std::mem::take(&mut *flight.results.lock());
+        let judged = detectors.combine(&frame.batch, results);
+        if !flight.full {
+            return Ok(());
+        }
+        let mut added = vec![position(flight.offset, rows)];
+        added.extend(judged.columns);
+        let batch = with_columns(&frame.batch, added).map_err(columns)?;
+        for alert in &judged.alerts {
+            let (detector, severity) = (alert.detector, alert.severity);
+            self.metrics.alerts.get_or_create(&DetectorLabel { detector, severity }).inc();
+            if detector == "baseline" {
+                self.metrics.streamguard_anomalies.inc();
+                self.metrics.streamguard_score.observe(f64::from(alert.score));
+            }
+        }
+        if let Some(built) =
+            alerts::build(&frame.batch, flight.offset, judged.alerts).map_err(columns)?
+        {
+            self.tables.append(ALERTS, flight.offset, built.batch)?;
+            for (tenant, alerts) in built.live {
+                self.live.announce(&tenant, alerts);
+            }
+        }
+        self.count(&batch, |counters, rows| counters.add_stored(rows));
+        self.tables.append(EVENTS, flight.offset, batch)?;
+        self.metrics.frames.inc();
+        self.metrics.frame_rows.observe(rows as f64);
+        self.metrics.records_stored.inc_by(rows as u64);
+        self.metrics.streamguard_events.inc_by(rows as u64);
+        let elapsed = flight.since.elapsed().as_secs_f64();
+        self.metrics.visible_seconds.observe(elapsed);
+        self.metrics.streamguard_latency.observe(elapsed);
+        Ok(())
+    }
+
+    /// Counts a batch's rows for each of its tenants.
+    fn count(&self, batch: &RecordBatch, add: impl Fn(&crate::live::TenantCounters, u64)) {
+        let Some(tenants) = Text::in_batch(batch, Core::Tenant.name()) else { return };
+        let mut per_key: BTreeMap<&str, u64> = BTreeMap::new();
+        match tenants.values() {
+            Some(values) if values.len() == 1 && values.is_valid(0) => {
+                per_key.insert(values.value(0), batch.num_rows() as u64);
+            }
+            _ => {
+                for tenant in (0..tenants.len()).filter_map(|row| tenants.get(row)) {
+                    *per_key.entry(tenant).or_default() += 1;
+                }
+            }
+        }
+        for (tenant, rows) in per_key {
+            add(&self.live.tenant(tenant), rows);
+        }
+    }
+}
+
+fn position(offset: Offset, rows: usize) -> (Core, ArrayRef) {
+    let positions = UInt64Array::from_iter_values((0..rows).map(|row| offset.position(row)));
+    (Core::Position, Arc::new(positions))
+}
+
+/// The batch with further core columns, in the order of [`Core`] before the dynamic ones.
+fn with_columns(
+    batch: &RecordBatch,
+    added: Vec<(Core, ArrayRef)>,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let schema = batch.schema();
+    let mut columns: Vec<(Option<Core>, arrow::datatypes::FieldRef, ArrayRef)> = schema
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, array)| (Core::by_name(field.name()), Arc::clone(field), Arc::clone(array)))
+        .collect();
+    for (core, array) in added {
+        let field = core.field();
+        let field = if field.data_type() == array.data_type() {
+            field
+        } else {
+            Arc::new(field.as_ref().clone().with_data_type(array.data_type().clone()))
+        };
+        columns.push((Some(core), field, array));
+    }
+    columns.sort_by_key(|(core, _, _)| core.map_or(u8::MAX, |core| core as u8));
+    let (fields, arrays): (Vec<_>, Vec<_>) =
+        columns.into_iter().map(|(_, field, array)| (field, array)).unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+}
