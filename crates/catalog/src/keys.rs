@@ -226,14 +226,13 @@ impl Catalog {
     /// Storage errors.
     pub async fn list_keys(&self, tenant: Option<&TenantId>) -> Result<Vec<KeyInfo>, CatalogError> {
         let mut connection = self.reader().await?;
-        let rows: Vec<(String, String, String, i64, i64, Option<i64>, Option<i64>)> =
-            sqlx::query_as(
-                "SELECT id, tenant, name, scopes, created_at, expires_at, revoked_at FROM api_keys
+        let rows: Vec<KeyRow> = sqlx::query_as(
+            "SELECT id, tenant, name, scopes, created_at, expires_at, revoked_at FROM api_keys
                  WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, created_at, id",
-            )
-            .bind(tenant.map(TenantId::as_str))
-            .fetch_all(&mut *connection)
-            .await?;
+        )
+        .bind(tenant.map(TenantId::as_str))
+        .fetch_all(&mut *connection)
+        .await?;
         rows.into_iter()
             .map(|(id, tenant, name, scopes, created_at, expires_at, revoked_at)| {
                 Ok(KeyInfo {
@@ -318,7 +317,7 @@ impl Catalog {
         }
         let revocations = cache.revocations.load(Ordering::Acquire);
         let mut connection = self.reader().await?;
-        let row: Option<(String, i64, Vec<u8>, Option<i64>, Option<i64>)> = sqlx::query_as(
+        let row: Option<SecretRow> = sqlx::query_as(
             "SELECT tenant, scopes, secret_sha256, expires_at, revoked_at FROM api_keys
              WHERE id = ?",
         )
@@ -354,6 +353,12 @@ impl Catalog {
         expire(principal, expires_at, now)
     }
 }
+
+/// id, tenant, name, scopes, created, expires, revoked
+type KeyRow = (String, String, String, i64, i64, Option<i64>, Option<i64>);
+
+/// tenant, scopes, SHA-256 of the secret, expires, revoked
+type SecretRow = (String, i64, Vec<u8>, Option<i64>, Option<i64>);
 
 /// Forgets all good keys when dropped.
 struct Forgetting<'a>(&'a Catalog);
