@@ -85,3 +85,30 @@ pub struct Manifest {
     /// All live segments of all tables, by id.
     pub segments: Vec<SegmentMeta>,
 }
+
+/// A file that was announced and is not committed (invariant M3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingSegment {
+    /// The segment's id.
+    pub id: u64,
+    /// The table that it was meant for.
+    pub table: String,
+    /// The file's path, relative to the data directory; the file need not exist.
+    pub path: String,
+    /// The ownership epoch of its writer.
+    pub epoch: u64,
+}
+
+/// A file that no manifest from `version` on names. It may be deleted when no snapshot of an older
+/// version is in use; then its row is forgotten (M1: catalog first, deletion later).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetiredSegment {
+    /// The segment's id.
+    pub id: u64,
+    /// The table that it belonged to.
+    pub table: String,
+    /// The file's path, relative to the data directory.
+    pub path: String,
+    /// The first manifest version without it.
+    pub version: u64,
+}
