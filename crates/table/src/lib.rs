@@ -1,4 +1,5 @@
 //! Tables.
 
+pub mod provider;
 pub mod snapshot;
 pub use snapshot::{SegmentFile, Snapshot};
