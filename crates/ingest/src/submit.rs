@@ -89,11 +89,14 @@ pub enum OwnedValue {
     Text(Cow<'static, str>),
     /// A whole number.
     Int(i64),
+    /// A number.
+    Float(f64),
+    /// True or false.
+    Bool(bool),
     /// Event time, microseconds since the epoch.
     Time(i64),
-    /// A JSON object at this place of [`ParsedRecord::raw`]: its members are fields of the record,
-    /// behind the name and a dot, or at the top when the name is empty.
-    Json(Range<u32>),
+    /// A JSON text, kept as it is: an array or a number that fits nothing else.
+    Json(Box<str>),
 }
 
 /// A borrowed view of an [`OwnedValue`], its text resolved.
@@ -103,9 +106,13 @@ pub enum FieldValue<'a> {
     Text(&'a str),
     /// A whole number.
     Int(i64),
+    /// A number.
+    Float(f64),
+    /// True or false.
+    Bool(bool),
     /// Event time, microseconds since the epoch.
     Time(i64),
-    /// The text of a JSON object (see [`OwnedValue::Json`]).
+    /// A JSON text (see [`OwnedValue::Json`]).
     Json(&'a str),
 }
 
@@ -128,8 +135,10 @@ impl ParsedRecord {
                 OwnedValue::Part(range) => FieldValue::Text(part(range)),
                 OwnedValue::Text(own) => FieldValue::Text(own),
                 OwnedValue::Int(number) => FieldValue::Int(*number),
+                OwnedValue::Float(number) => FieldValue::Float(*number),
+                OwnedValue::Bool(value) => FieldValue::Bool(*value),
                 OwnedValue::Time(micros) => FieldValue::Time(*micros),
-                OwnedValue::Json(range) => FieldValue::Json(part(range)),
+                OwnedValue::Json(text) => FieldValue::Json(text),
             };
             (name.as_ref(), value)
         })
@@ -164,6 +173,23 @@ impl Body {
             Self::Records(records) => Some(records.len()),
             Self::DeadLetters(letters) => Some(letters.len()),
         }
+    }
+
+    /// XXH3-128 of the records' bytes as received, each record preceded by its length where the
+    /// body is a list: equal for a repeat of the same request (L4).
+    #[must_use]
+    pub fn content_hash(&self) -> u128 {
+        if let Self::Json(body) = self {
+            return xxhash_rust::xxh3::xxh3_128(body);
+        }
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        for index in 0..self.records().unwrap_or(0) {
+            if let Some((raw, _)) = self.raw(index as u64) {
+                hash.update(&(raw.len() as u64).to_le_bytes());
+                hash.update(&raw);
+            }
+        }
+        hash.digest128()
     }
 
     /// How many bytes the records have.
@@ -245,6 +271,9 @@ pub enum SubmitError {
         "the server is stopping and acknowledges nothing more: send it again after the restart"
     )]
     Stopped,
+    /// The sender is not wanted: its own address is on a block list that refuses.
+    #[error("{0}")]
+    Refused(String),
     /// The submission as a whole cannot be understood.
     #[error("{0}")]
     Invalid(String),
@@ -256,7 +285,9 @@ impl SubmitError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Busy { .. } | Self::DiskLow => ErrorClass::Transient,
-            Self::KeyConflict | Self::TooLarge { .. } | Self::Invalid(_) => ErrorClass::Permanent,
+            Self::KeyConflict | Self::TooLarge { .. } | Self::Refused(_) | Self::Invalid(_) => {
+                ErrorClass::Permanent
+            }
             Self::Stopped => ErrorClass::Critical,
         }
     }
