@@ -54,7 +54,9 @@ pub(super) fn push(builder: &mut FrameBuilder, ctx: &RequestContext<'_>, body: &
             }
             b',' if walk.in_array => walk.at += 1,
             _ => {
-                if let Err((refusal, start)) = record(builder, ctx, source, &mut walk, valid, &outcome) {
+                if let Err((refusal, start)) =
+                    record(builder, ctx, source, &mut walk, valid, &outcome)
+                {
                     outcome.reject(|| builder.reason(refusal, start));
                 } else {
                     outcome.accepted += 1;
@@ -63,7 +65,8 @@ pub(super) fn push(builder: &mut FrameBuilder, ctx: &RequestContext<'_>, body: &
         }
     }
     if walk.in_array {
-        outcome.reject(|| "the array of records is not closed: the body may have been cut".to_owned());
+        outcome
+            .reject(|| "the array of records is not closed: the body may have been cut".to_owned());
     }
     outcome
 }

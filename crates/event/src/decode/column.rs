@@ -4,8 +4,8 @@
 //! so far has set the column, the cells are the rows; from the first gap on the row of each cell is
 //! kept beside it, and nulls are filled in when the frame is finished.
 
-use super::text::{Dictionary, Plain};
 use super::scan::write_string;
+use super::text::{Dictionary, Plain};
 use crate::schema::{self, Core};
 use arrow::array::{
     Array, ArrayRef, BooleanArray, DictionaryArray, FixedSizeBinaryArray, PrimitiveArray,
@@ -85,7 +85,8 @@ impl Cells {
         for cell in 0..count {
             match self {
                 Self::Bool(cells) => {
-                    Value::Bool(cells.get(cell).copied().unwrap_or_default()).write_json(&mut json.data);
+                    Value::Bool(cells.get(cell).copied().unwrap_or_default())
+                        .write_json(&mut json.data);
                 }
                 Self::Int(cells) => {
                     let value = cells.get(cell).copied().unwrap_or_default();
@@ -200,7 +201,14 @@ impl Column {
 
     /// Appends a text.
     #[inline]
-    pub(super) fn push_text(&mut self, row: u32, text: &[u8], escapes: bool, index: u32, replaced: &mut Vec<Replaced>) {
+    pub(super) fn push_text(
+        &mut self,
+        row: u32,
+        text: &[u8],
+        escapes: bool,
+        index: u32,
+        replaced: &mut Vec<Replaced>,
+    ) {
         match &mut self.cells {
             Cells::Dictionary(cells) => {
                 if !cells.push(text) {
@@ -221,7 +229,13 @@ impl Column {
 
     /// Appends any value; the column becomes one of JSON texts if it held another type.
     #[inline]
-    pub(super) fn push(&mut self, row: u32, value: &Value<'_>, index: u32, replaced: &mut Vec<Replaced>) {
+    pub(super) fn push(
+        &mut self,
+        row: u32,
+        value: &Value<'_>,
+        index: u32,
+        replaced: &mut Vec<Replaced>,
+    ) {
         match (&mut self.cells, value) {
             (_, Value::Text(text, escapes)) => {
                 return self.push_text(row, text, *escapes, index, replaced);
@@ -235,7 +249,13 @@ impl Column {
     }
 
     /// Appends a value to a column that is empty, of JSON texts or of another type.
-    fn push_other(&mut self, row: u32, value: &Value<'_>, index: u32, replaced: &mut Vec<Replaced>) {
+    fn push_other(
+        &mut self,
+        row: u32,
+        value: &Value<'_>,
+        index: u32,
+        replaced: &mut Vec<Replaced>,
+    ) {
         if self.count == 0 {
             self.cells = match value {
                 Value::Text(text, _) => {
@@ -341,7 +361,9 @@ impl Column {
         let array: ArrayRef = match &mut self.cells {
             Cells::Bool(cells) => {
                 let full = places.spread(cells);
-                let bits = BooleanBuffer::collect_bool(rows, |row| full.get(row).copied().unwrap_or_default());
+                let bits = BooleanBuffer::collect_bool(rows, |row| {
+                    full.get(row).copied().unwrap_or_default()
+                });
                 Arc::new(BooleanArray::new(bits, nulls))
             }
             Cells::Int(cells) => match core_int {
@@ -351,7 +373,10 @@ impl Column {
                 }
                 Some(_) => {
                     let cells = ScalarBuffer::from(places.spread(cells));
-                    Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(cells, nulls).with_timezone("UTC"))
+                    Arc::new(
+                        PrimitiveArray::<TimestampMicrosecondType>::new(cells, nulls)
+                            .with_timezone("UTC"),
+                    )
                 }
                 None => primitive::<Int64Type>(&places, cells, nulls),
             },
@@ -563,7 +588,8 @@ fn dictionary(places: &Places<'_>, cells: &mut Dictionary, nulls: Option<NullBuf
     let distinct = cells.values.len();
     let all = Places { rows: distinct, count: distinct, of_cells: None };
     let values = strings(&all, &mut cells.values, None);
-    let keys = PrimitiveArray::<Int32Type>::new(ScalarBuffer::from(places.spread(&mut cells.keys)), nulls);
+    let keys =
+        PrimitiveArray::<Int32Type>::new(ScalarBuffer::from(places.spread(&mut cells.keys)), nulls);
     match DictionaryArray::try_new(keys.clone(), Arc::clone(&values)) {
         Ok(array) => Arc::new(array),
         // Keys are always below the number of values.

@@ -38,7 +38,7 @@ mod scan;
 mod text;
 
 pub use body::fuzz_json;
-pub(crate) use scan::write_string;
+pub(crate) use scan::{OverflowMembers, write_string};
 
 use crate::frame::MAX_FRAME_ROWS;
 use crate::id::GatewayIdentity;
@@ -330,7 +330,12 @@ impl FrameBuilder {
     ///
     /// # Errors
     /// The reason why the line was refused.
-    pub fn push_line(&mut self, ctx: &RequestContext<'_>, index: u32, line: &str) -> Result<(), String> {
+    pub fn push_line(
+        &mut self,
+        ctx: &RequestContext<'_>,
+        index: u32,
+        line: &str,
+    ) -> Result<(), String> {
         if line.is_empty() {
             return Err("the line is empty".to_owned());
         }
@@ -355,7 +360,12 @@ impl FrameBuilder {
         let taken = self.push(ctx, source, index, 0, |record| {
             let mut previous = NONE;
             for (name, value) in fields {
-                bytes += name.len() + if let FieldValue::Text(t) | FieldValue::Json(t) = value { t.len() } else { 8 };
+                bytes += name.len()
+                    + if let FieldValue::Text(t) | FieldValue::Json(t) = value {
+                        t.len()
+                    } else {
+                        8
+                    };
                 if bytes > limit || keys_left == 0 {
                     let why = if keys_left == 0 { Why::TooManyKeys } else { Why::TooLarge };
                     return Err(Refusal { at: 0, why });
@@ -609,9 +619,7 @@ impl FrameBuilder {
             Why::NotAnObject => "a record must be a JSON object".to_owned(),
             Why::InvalidUtf8 => format!("byte {at} of the record: invalid UTF-8"),
             Why::TooLarge => self.too_large(),
-            Why::FrameFull => {
-                "the frame is full: send fewer records in one request".to_owned()
-            }
+            Why::FrameFull => "the frame is full: send fewer records in one request".to_owned(),
             Why::TooManyRecords => format!(
                 "the request has more than {} records: send several requests",
                 limits.max_records_per_request

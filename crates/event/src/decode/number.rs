@@ -77,10 +77,25 @@ mod tests {
 
     #[test]
     fn what_a_double_cannot_give_back_stays_text() {
-        for text in ["1e400", "9223372036854775808", "-9223372036854775809", "0.12345678901234567890", "1e-400", "123456789012345678901234567890"] {
+        for text in [
+            "1e400",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "0.12345678901234567890",
+            "1e-400",
+            "123456789012345678901234567890",
+        ] {
             assert_eq!(Number::of_text(text.as_bytes()), Number::Text, "{text}");
         }
-        for (text, value) in [("1e2", 100.0), ("-0", -0.0), ("1.50", 1.5), ("1E+22", 1e22), ("0.1", 0.1), ("5e-324", 5e-324), ("0e999999", 0.0)] {
+        for (text, value) in [
+            ("1e2", 100.0),
+            ("-0", -0.0),
+            ("1.50", 1.5),
+            ("1E+22", 1e22),
+            ("0.1", 0.1),
+            ("5e-324", 5e-324),
+            ("0e999999", 0.0),
+        ] {
             let Number::Float(read) = Number::of_text(text.as_bytes()) else { panic!("{text}") };
             assert_eq!(read.to_bits(), f64::to_bits(value), "{text}");
         }

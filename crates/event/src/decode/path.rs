@@ -6,8 +6,8 @@
 
 use super::text::hash;
 use crate::schema::{self, Core};
-use hashbrown::{HashSet, HashTable};
 use foldhash::fast::FixedState;
+use hashbrown::{HashSet, HashTable};
 
 /// No entry, node or column.
 pub(super) const NONE: u32 = u32::MAX;

@@ -1,9 +1,9 @@
 //! One record straight into the columns: the object parser and where each value goes.
 
+use super::FieldValue;
 use super::column::Value;
 use super::number::Number;
 use super::path::{NONE, OVERFLOW, Paths, ROOT, column_name};
-use super::FieldValue;
 use super::rows::Rows;
 use super::scan::{Parsed, Scan, Why, replace_surrogates, write_string};
 use crate::schema::Core;
@@ -91,11 +91,14 @@ impl Record<'_> {
                 let start = scan.at();
                 let number = scan.number()?;
                 let text = scan.since(start);
-                self.put(entry, &match number {
-                    Number::Int(value) => Value::Int(value, text),
-                    Number::Float(value) => Value::Float(value, text),
-                    Number::Text => Value::Json(text),
-                });
+                self.put(
+                    entry,
+                    &match number {
+                        Number::Int(value) => Value::Int(value, text),
+                        Number::Float(value) => Value::Float(value, text),
+                        Number::Text => Value::Json(text),
+                    },
+                );
                 Ok(())
             }
             Some(b'{') => {
@@ -132,7 +135,11 @@ impl Record<'_> {
     /// The entry of a field that is named by its whole path.
     pub(super) fn named(&mut self, name: &str, previous: u32) -> u32 {
         match self.paths.predicted(ROOT, previous) {
-            Some((entry, key)) if key.split_last().is_some_and(|(_, key)| key == name.as_bytes()) => entry,
+            Some((entry, key))
+                if key.split_last().is_some_and(|(_, key)| key == name.as_bytes()) =>
+            {
+                entry
+            }
             _ => self.paths.find(ROOT, previous, name.as_bytes()),
         }
     }
@@ -145,7 +152,10 @@ impl Record<'_> {
                 self.put(entry, &Value::Int(value, itoa::Buffer::new().format(value).as_bytes()));
             }
             FieldValue::Float(value) if value.is_finite() => {
-                self.put(entry, &Value::Float(value, ryu::Buffer::new().format_finite(value).as_bytes()));
+                self.put(
+                    entry,
+                    &Value::Float(value, ryu::Buffer::new().format_finite(value).as_bytes()),
+                );
             }
             FieldValue::Float(_) => {}
             FieldValue::Bool(value) => self.put(entry, &Value::Bool(value)),
@@ -254,9 +264,7 @@ pub(super) fn port(value: &Value<'_>) -> Option<i64> {
 pub(super) fn score(value: &Value<'_>) -> Option<f64> {
     match value {
         Value::Float(value, _) => Some(*value),
-        Value::Int(value, _) => {
-            (value.unsigned_abs() <= 1 << 53).then_some(*value as f64)
-        }
+        Value::Int(value, _) => (value.unsigned_abs() <= 1 << 53).then_some(*value as f64),
         Value::Text(text, _) => {
             let mut scan = Scan::new(text, 0, 0, 0);
             let number = scan.number().ok()?;

@@ -354,7 +354,8 @@ impl<'a> Scan<'a> {
     /// `true`, `false` or `null`.
     #[inline]
     pub(super) fn literal(&mut self) -> Parsed<Option<bool>> {
-        for (word, value) in [(&b"true"[..], Some(true)), (b"false", Some(false)), (b"null", None)] {
+        for (word, value) in [(&b"true"[..], Some(true)), (b"false", Some(false)), (b"null", None)]
+        {
             if self.take(word) {
                 return Ok(value);
             }
@@ -465,7 +466,8 @@ pub(crate) fn write_string(text: &[u8], out: &mut Vec<u8>) {
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
             control => {
-                let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0') as u8;
+                let digit =
+                    |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0') as u8;
                 out.extend_from_slice(b"\\u00");
                 out.extend_from_slice(&[digit(control >> 4), digit(control & 15)]);
             }
@@ -498,5 +500,38 @@ pub(super) fn replace_surrogates(text: &[u8], out: &mut Vec<u8>) {
             }
             Some(_) => at += 6,
         }
+    }
+}
+
+/// The members of an `overflow` object: name and JSON text of each. Ends early where the text is no
+/// JSON object.
+pub(crate) struct OverflowMembers<'a> {
+    scan: Scan<'a>,
+    name: Vec<u8>,
+}
+
+impl<'a> OverflowMembers<'a> {
+    pub(crate) fn of(text: &'a str) -> Self {
+        let mut scan = Scan::new(text.as_bytes(), 0, u32::MAX, u32::MAX);
+        scan.next();
+        Self { scan, name: Vec::new() }
+    }
+}
+
+impl<'a> Iterator for OverflowMembers<'a> {
+    type Item = (Vec<u8>, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !matches!(self.scan.next(), Some(b'{' | b',')) {
+            return None;
+        }
+        self.scan.step();
+        self.scan.expect(b'"', "a name").ok()?;
+        let name = self.scan.string(&mut self.name).ok()?.0.to_vec();
+        self.scan.expect(b':', "':'").ok()?;
+        self.scan.next();
+        let start = self.scan.at();
+        self.scan.skip(0).ok()?;
+        Some((name, self.scan.since(start)))
     }
 }
