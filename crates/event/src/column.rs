@@ -68,7 +68,11 @@ impl<'a> Text<'a> {
         match self {
             Self::Plain(_) => None,
             Self::Dictionary(array, _) => {
-                if row < array.len() { array.key(row) } else { None }
+                if row < array.len() {
+                    array.key(row)
+                } else {
+                    None
+                }
             }
         }
     }

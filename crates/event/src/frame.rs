@@ -8,7 +8,19 @@ use crate::id::GatewayIdentity;
 use arrow::array::RecordBatch;
 
 /// The place of an entry in the log: entries are numbered from 0 without gaps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Offset(pub u64);
 
 impl Offset {

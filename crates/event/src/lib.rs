@@ -5,12 +5,15 @@
 //! principle"). Arrows point down only: this crate uses no other Palisade crate.
 
 pub mod column;
+pub mod decode;
+pub mod encode;
 pub mod error;
 pub mod frame;
 pub mod id;
 pub mod schema;
 pub mod slot;
 pub mod tenant;
+pub mod time;
 
 pub use error::ErrorClass;
 pub use frame::{Entry, EntryKind, Frame, Offset, RequestEntry};

@@ -308,30 +308,81 @@ pub fn dead_letter_fields() -> Vec<FieldRef> {
 #[must_use]
 pub fn alias(name: &str) -> Option<Core> {
     Some(match name {
-        "time" | "timestamp" | "@timestamp" | "ts" | "eventTime" | "event_time" | "TimeCreated"
-        | "datetime" | "_time" | "date" | "UtcTime" | "EventTime" | "Event.System.TimeCreated.#attributes.SystemTime" => Core::Time,
+        "time"
+        | "timestamp"
+        | "@timestamp"
+        | "ts"
+        | "eventTime"
+        | "event_time"
+        | "TimeCreated"
+        | "datetime"
+        | "_time"
+        | "date"
+        | "UtcTime"
+        | "EventTime"
+        | "Event.System.TimeCreated.#attributes.SystemTime" => Core::Time,
         "event_id" | "eventId" | "event.id" | "metadata.uid" | "eventID" => Core::EventId,
-        "type" | "event_type" | "eventType" | "event.action" | "activity_name" | "eventName" => Core::Type,
+        "type" | "event_type" | "eventType" | "event.action" | "activity_name" | "eventName" => {
+            Core::Type
+        }
         "outcome" | "status" | "event.outcome" | "result" => Core::Outcome,
-        "user" | "user.name" | "username" | "user_name" | "actor.user.name" | "userName"
-        | "winlog.event_data.TargetUserName" | "TargetUserName" => Core::User,
-        "host" | "hostname" | "host.name" | "Hostname" | "device.hostname" | "host.hostname"
-        | "Computer" | "computer_name" | "winlog.computer_name" | "Event.System.Computer" => Core::Host,
-        "src_ip" | "source_ip" | "sourceIp" | "source.ip" | "src_endpoint.ip" | "client.ip"
-        | "client_ip" | "remote_addr" | "sourceIPAddress" | "srcip" | "SourceIp" | "IpAddress"
+        "user"
+        | "user.name"
+        | "username"
+        | "user_name"
+        | "actor.user.name"
+        | "userName"
+        | "winlog.event_data.TargetUserName"
+        | "TargetUserName" => Core::User,
+        "host"
+        | "hostname"
+        | "host.name"
+        | "Hostname"
+        | "device.hostname"
+        | "host.hostname"
+        | "Computer"
+        | "computer_name"
+        | "winlog.computer_name"
+        | "Event.System.Computer" => Core::Host,
+        "src_ip"
+        | "source_ip"
+        | "sourceIp"
+        | "source.ip"
+        | "src_endpoint.ip"
+        | "client.ip"
+        | "client_ip"
+        | "remote_addr"
+        | "sourceIPAddress"
+        | "srcip"
+        | "SourceIp"
+        | "IpAddress"
         | "winlog.event_data.IpAddress" => Core::SrcIp,
-        "src_port" | "source_port" | "sourcePort" | "source.port" | "src_endpoint.port" | "SourcePort"
-        | "client.port" | "srcport" => Core::SrcPort,
+        "src_port" | "source_port" | "sourcePort" | "source.port" | "src_endpoint.port"
+        | "SourcePort" | "client.port" | "srcport" => Core::SrcPort,
         "dst_ip" | "destination_ip" | "destinationIp" | "destination.ip" | "dst_endpoint.ip"
         | "server.ip" | "dest_ip" | "dstip" | "DestinationIp" => Core::DstIp,
-        "dst_port" | "destination_port" | "destinationPort" | "destination.port" | "dst_endpoint.port"
-        | "server.port" | "dest_port" | "DestinationPort" | "dstport" => Core::DstPort,
-        "location" | "geo_location" | "geoLocation" | "metadata.geo_location" | "source.geo.name"
+        "dst_port" | "destination_port" | "destinationPort" | "destination.port"
+        | "dst_endpoint.port" | "server.port" | "dest_port" | "DestinationPort" | "dstport" => {
+            Core::DstPort
+        }
+        "location"
+        | "geo_location"
+        | "geoLocation"
+        | "metadata.geo_location"
+        | "source.geo.name"
         | "src_endpoint.location.desc" => Core::Location,
-        "message" | "msg" | "Message" | "log" | "raw" | "event.original" | "raw_data" => Core::Message,
-        "user_agent" | "user_agent.original" | "metadata.user_agent" | "userAgent"
-        | "http_request.user_agent" | "http_user_agent" => Core::UserAgent,
-        "url" | "url.original" | "url.full" | "request_uri" | "http_request.url.url_string" => Core::Url,
+        "message" | "msg" | "Message" | "log" | "raw" | "event.original" | "raw_data" => {
+            Core::Message
+        }
+        "user_agent"
+        | "user_agent.original"
+        | "metadata.user_agent"
+        | "userAgent"
+        | "http_request.user_agent"
+        | "http_user_agent" => Core::UserAgent,
+        "url" | "url.original" | "url.full" | "request_uri" | "http_request.url.url_string" => {
+            Core::Url
+        }
         "threat_score" | "threatScore" | "reported_threat_score" => Core::ReportedThreatScore,
         _ => return None,
     })
