@@ -1,5 +1,5 @@
 //! Commits, replacements, retention and checkpoints at the catalog's edge (M1, M2, M3).
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod support;
 
