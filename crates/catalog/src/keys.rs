@@ -135,6 +135,28 @@ struct Good {
     found_at: Instant,
 }
 
+impl KeyCache {
+    /// Remembers a key that was read when there had been `revocations` revocations; if there was
+    /// one since, what was read may be stale.
+    fn remember(&self, name: [u8; 32], key: Good, revocations: u64) {
+        let mut good = self.good.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: a revocation raises the number first and clears the map then.
+        if self.revocations.load(Ordering::Acquire) != revocations {
+            return;
+        }
+        if good.len() >= MAX_CACHED {
+            good.clear();
+        }
+        good.insert(name, key);
+    }
+
+    /// Forgets all keys, those that are being read now too.
+    fn forget(&self) {
+        self.revocations.fetch_add(1, Ordering::AcqRel);
+        self.good.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 impl Catalog {
     /// Makes a key. Times are in microseconds since the epoch.
     ///
@@ -339,17 +361,8 @@ impl Catalog {
             tenant: stored_tenant(&tenant)?,
             scopes: ScopeSet::from_bits(scopes),
         };
-        {
-            let mut good = cache.good.write().unwrap_or_else(PoisonError::into_inner);
-            // Under the lock: a revocation raises the number first and clears the map then.
-            if cache.revocations.load(Ordering::Acquire) == revocations {
-                if good.len() >= MAX_CACHED {
-                    good.clear();
-                }
-                let found_at = Instant::now();
-                good.insert(name, Good { principal: principal.clone(), expires_at, found_at });
-            }
-        }
+        let good = Good { principal: principal.clone(), expires_at, found_at: Instant::now() };
+        cache.remember(name, good, revocations);
         expire(principal, expires_at, now)
     }
 }
@@ -365,9 +378,7 @@ struct Forgetting<'a>(&'a Catalog);
 
 impl Drop for Forgetting<'_> {
     fn drop(&mut self) {
-        let cache = &self.0.inner.keys;
-        cache.revocations.fetch_add(1, Ordering::AcqRel);
-        cache.good.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.inner.keys.forget();
     }
 }
 
@@ -425,6 +436,40 @@ mod tests {
         // 1,000 expected of each; a wrong modulo would give some letters 25 % more.
         assert!(counts.values().all(|n| (800..1200).contains(n)), "{counts:?}");
         assert!(random_text(5000, 36).unwrap().bytes().all(|c| !c.is_ascii_uppercase()));
+    }
+
+    fn good() -> Good {
+        Good {
+            principal: Principal {
+                key_id: Arc::from("k"),
+                tenant: TenantId::default_tenant(),
+                scopes: ScopeSet::default(),
+            },
+            expires_at: None,
+            found_at: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn what_was_read_before_a_revocation_is_not_remembered_after_it() {
+        let cache = KeyCache::default();
+        let before = cache.revocations.load(Ordering::Acquire);
+        cache.forget();
+        cache.remember([1; 32], good(), before);
+        assert!(cache.good.read().unwrap().is_empty());
+        cache.remember([1; 32], good(), before + 1);
+        assert_eq!(cache.good.read().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_cache_is_bounded() {
+        let cache = KeyCache::default();
+        for n in 0..MAX_CACHED as u64 + 10 {
+            let mut name = [0; 32];
+            name[..8].copy_from_slice(&n.to_le_bytes());
+            cache.remember(name, good(), 0);
+        }
+        assert_eq!(cache.good.read().unwrap().len(), 10);
     }
 
     #[test]

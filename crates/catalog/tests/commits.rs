@@ -1,5 +1,5 @@
 //! Commits, replacements, retention and checkpoints at the catalog's edge (M1, M2, M3).
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod support;
 
@@ -122,6 +122,12 @@ async fn a_new_owner_shuts_the_old_one_out() {
     assert!(catalog.orphans().await.unwrap().is_empty(), "its writer lives");
     let neighbour = catalog.claim_partition(1).await.unwrap();
     assert!(neighbour > old, "epochs are unique over partitions");
+
+    // The owner of another partition wrote this file.
+    let theirs = catalog.pending_segments(1, "events", neighbour).await.unwrap()[0];
+    let segments = vec![segment(theirs, 20, 30, 0)];
+    let refused = catalog.commit(commit(20, 30, old, segments)).await.unwrap_err();
+    assert_eq!(refused, CommitError::NotPending(vec![theirs]));
 
     // A second process over the same file.
     let second = open(directory.path()).await;

@@ -3,7 +3,12 @@
 //!
 //! The test starts itself again as a child that changes a catalog and prints, before each change,
 //! what the manifest will be (`intends …`), and after it what it is (`acknowledged …`).
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may panic and print")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests may panic and print"
+)]
 
 mod support;
 

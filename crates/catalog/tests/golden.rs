@@ -1,6 +1,6 @@
 //! Databases of every released schema version are read by this release: `golden/version-<n>.sql` is
 //! the dump of a catalog as the release that brought version n wrote it. A dump is never changed.
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod support;
 

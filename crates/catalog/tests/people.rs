@@ -1,5 +1,5 @@
 //! Identity, tenants, keys, audit trail, dead letters' states and activations.
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod support;
 
