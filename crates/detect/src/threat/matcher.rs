@@ -87,10 +87,11 @@ type RuleSet = [u64; SET];
 /// own, so clones do not wait for each other.
 #[derive(Debug, Clone)]
 pub(crate) struct Matcher {
-    gate: Arc<Gate>,
+    line_gate: Arc<Gate>,
+    request_gate: Arc<Gate>,
     triggers: AhoCorasick,
-    /// For each trigger, the rules that it makes worth trying.
-    by_trigger: Arc<[RuleSet]>,
+    /// For each trigger, the rules that it makes worth trying, and whether it has to be a whole word.
+    by_trigger: Arc<[(RuleSet, bool)]>,
     compiled: Vec<Compiled>,
     normaliser: Normaliser,
     excerpt: Vec<u8>,
@@ -128,7 +129,7 @@ impl Matcher {
     pub(crate) fn new() -> Result<Self, RuleError> {
         let mut compiled = Vec::new();
         let mut words: Vec<&'static str> = Vec::new();
-        let mut by_trigger: Vec<RuleSet> = Vec::new();
+        let mut by_trigger: Vec<(RuleSet, bool)> = Vec::new();
         for (id, rule) in rules::all().enumerate() {
             let expression = if rule.pattern.is_empty() {
                 None
@@ -147,11 +148,14 @@ impl Matcher {
                     Some(at) => at,
                     None => {
                         words.push(trigger);
-                        by_trigger.push([0; SET]);
+                        // Short words of letters are parts of many others.
+                        let whole =
+                            trigger.len() <= 4 && trigger.bytes().all(|b| b.is_ascii_alphabetic());
+                        by_trigger.push(([0; SET], whole));
                         words.len() - 1
                     }
                 };
-                if let Some(set) = by_trigger.get_mut(at) {
+                if let Some((set, _)) = by_trigger.get_mut(at) {
                     insert(set, id);
                 }
             }
@@ -165,7 +169,8 @@ impl Matcher {
             .build(&words)
             .map_err(Box::new)?;
         Ok(Self {
-            gate: Arc::new(Gate::new(words.iter().copied())),
+            line_gate: Arc::new(Gate::new(words_for(Places::LINE.and(Places::COMMAND)), false)),
+            request_gate: Arc::new(Gate::new(words_for(Places::ANY), true)),
             triggers,
             by_trigger: by_trigger.into(),
             compiled,
@@ -188,7 +193,7 @@ impl Matcher {
 
     /// Looks at one text; `None` when nothing speaks for an attack.
     pub(crate) fn inspect(&mut self, raw: &[u8], places: Places) -> Option<Verdict> {
-        if !self.worth_a_look(raw) {
+        if !self.worth_a_look(raw, places) {
             return None;
         }
         let verdict = self.inspect_closely(raw, places);
@@ -197,8 +202,12 @@ impl Matcher {
     }
 
     /// The gate, on the text as it is, or percent-decoded where there is something to decode.
-    fn worth_a_look(&mut self, raw: &[u8]) -> bool {
-        if self.gate.opens(raw) {
+    fn worth_a_look(&mut self, raw: &[u8], places: Places) -> bool {
+        let request = places.meets(Places::SENT)
+            || raw.first() == Some(&b'/')
+            || memchr::memmem::find(raw, b" HTTP/").is_some();
+        let gate = if request { &self.request_gate } else { &self.line_gate };
+        if gate.opens(raw) {
             return true;
         }
         if memchr::memchr(b'%', raw).is_none() {
@@ -207,7 +216,7 @@ impl Matcher {
         match self.normaliser.percent_decoded(raw) {
             // A percent sign that is left belongs to a second layer.
             Some((decoded, suspicious)) => {
-                suspicious || memchr::memchr(b'%', decoded).is_some() || self.gate.opens(decoded)
+                suspicious || memchr::memchr(b'%', decoded).is_some() || gate.opens(decoded)
             }
             None => false,
         }
@@ -229,7 +238,12 @@ impl Matcher {
         }
         let mut kept = 0;
         for found in self.triggers.find_overlapping_iter(text) {
-            let Some(set) = self.by_trigger.get(found.pattern().as_usize()) else { continue };
+            let Some((set, whole)) = self.by_trigger.get(found.pattern().as_usize()) else {
+                continue;
+            };
+            if *whole && !is_whole(text, found.start(), found.end()) {
+                continue;
+            }
             let mut new = false;
             for (all, one) in candidates.iter_mut().zip(set) {
                 new |= *one & !*all != 0;
@@ -265,6 +279,21 @@ impl Matcher {
         }
         found.verdict()
     }
+}
+
+/// The triggers of the rules that hold in one of these places.
+fn words_for(places: Places) -> impl Iterator<Item = &'static str> {
+    rules::all()
+        .filter(move |rule| rule.places.meets(places))
+        .flat_map(|rule| rule.triggers.iter().copied())
+}
+
+/// Whether no letter stands before or behind.
+fn is_whole(text: &[u8], start: usize, end: usize) -> bool {
+    let letter = |at: Option<usize>| {
+        at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphabetic)
+    };
+    !letter(start.checked_sub(1)) && !letter(Some(end))
 }
 
 /// Whether an entry of [`COUNTED`] holds.
@@ -318,5 +347,59 @@ impl Found {
         self.weights.sort_by_key(|(weight, id)| (std::cmp::Reverse(*weight), *id));
         self.verdict.rules = self.weights.iter().take(REASONS).map(|(_, id)| *id).collect();
         Some(self.verdict)
+    }
+}
+
+#[cfg(test)]
+mod census {
+    use super::*;
+    #[test]
+    fn census() {
+        let Ok(files) = std::env::var("CENSUS") else { return };
+        let mut m = Matcher::new().unwrap();
+        let mut tried: std::collections::BTreeMap<&str, usize> = Default::default();
+        for (label, place) in [("http-params", Places::LINE)] {
+            let t = std::fs::read("/tmp/attacks.txt").unwrap();
+            let t = String::from_utf8_lossy(&t).into_owned();
+            let (mut lost, mut n) = (0, 0);
+            for line in t.lines() {
+                let v = m.inspect_closely(line.as_bytes(), place);
+                if v.is_some_and(|v| v.best().is_some_and(|b| b.1 >= 0.5)) {
+                    n += 1;
+                    if !m.worth_a_look(line.as_bytes(), place) { lost += 1; println!("LOST {line}"); }
+                }
+            }
+            println!("LOSTSUM {label} {lost}/{n}");
+        }
+        for file in files.split(' ') {
+            let text = String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned();
+            let (mut open, mut n) = (0, 0);
+            let mut why: std::collections::BTreeMap<String, (usize, String)> = Default::default();
+            for line in text.lines() {
+                n += 1;
+                if m.worth_a_look(line.as_bytes(), Places::LINE) {
+                    open += 1;
+                    for w in m.line_gate.why(line.as_bytes()) {
+                        let e = why.entry(w).or_insert((0, line.chars().take(140).collect()));
+                        e.0 += 1;
+                    }
+                    m.normaliser.run(line.as_bytes());
+                    let mut c: RuleSet = [0; SET];
+                    for f in m.triggers.find_overlapping_iter(&m.normaliser.text) {
+                        for (a, b) in c.iter_mut().zip(&m.by_trigger[f.pattern().as_usize()].0) { *a |= b; }
+                    }
+                    for (i, r) in m.compiled.iter().enumerate() {
+                        if c[i / 64] >> (i % 64) & 1 == 1 && r.expression.is_some() && r.rule.places.meets(Places::LINE) { *tried.entry(r.rule.reason).or_default() += 1; }
+                    }
+                }
+            }
+            println!("{file}: {open}/{n} open");
+            let mut w: Vec<_> = why.into_iter().collect();
+            w.sort_by_key(|w| std::cmp::Reverse(w.1.0));
+            for (k, (c, l)) in w.into_iter().take(12) { println!("    {c} {k}    {l}"); }
+        }
+        let mut t: Vec<_> = tried.into_iter().collect();
+        t.sort_by_key(|t| std::cmp::Reverse(t.1));
+        for (r, c) in t.into_iter().take(25) { println!("{c} {r}"); }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Undone {
     pub(crate) encoded_lines: u16,
     /// Comments within the text.
     pub(crate) comments: u16,
-    /// Length of the longest run of one letter, dot or slash.
+    /// Length of the longest run of one letter that does not mask.
     pub(crate) longest_run: u32,
 }
 
@@ -350,7 +350,7 @@ fn wide(tail: &[u8], undone: &mut Undone) -> (u8, usize) {
     }
 }
 
-/// The longest run of one letter, dot or slash.
+/// The longest run of one letter.
 #[derive(Default)]
 struct Run {
     last: u8,
@@ -362,7 +362,8 @@ impl Run {
     fn add(&mut self, byte: u8) {
         if byte == self.last {
             self.length += 1;
-            if self.length > self.longest && (byte.is_ascii_lowercase() || byte == b'.') {
+            // `xxxx` and `zzzz` are how logs mask.
+            if self.length > self.longest && byte.is_ascii_lowercase() && byte != b'x' && byte != b'z' {
                 self.longest = self.length;
             }
         } else {

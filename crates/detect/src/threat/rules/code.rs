@@ -7,6 +7,7 @@ use crate::threat::Class::{Code, Ssrf};
 const ANY: Places = Places::ANY;
 const WEB: Places = Places::WEB;
 const REQUEST: Places = Places::REQUEST;
+const SENT: Places = Places::SENT;
 
 pub(super) const RULES: &[Rule] = &[
     rule(
@@ -132,9 +133,9 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         Ssrf,
         88,
-        ANY,
+        SENT,
         &["169.254.169.254", "metadata.google", "0xa9fe", "2852039166", "a9fe:a9fe", "metadata.azure", "/latest/meta-data", "100.100.100.200", "169.254.", "[::ffff:", "//[::"],
-        r#"169\.254\.169\.254|metadata\.(?:google|azure)|0xa9fea9fe|://2852039166|a9fe:a9fe|/latest/meta-data|100\.100\.100\.200|://169\.254\.|://\[(?:[0-9a-f]{0,4}:){2,}"#,
+        r#"[=:/@\[]\\*169\.254\.169\.254|[=/@]metadata\.(?:google|azure)|0xa9fea9fe|://2852039166|a9fe:a9fe|=[^&\s]*/latest/meta-data|[=/@]100\.100\.100\.200|://169\.254\.|://\[(?:[0-9a-f]{0,4}:){2,}"#,
         "address of a cloud's metadata service",
     ),
     rule(

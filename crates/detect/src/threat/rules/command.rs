@@ -50,8 +50,16 @@ pub(super) const RULES: &[Rule] = &[
         70,
         WEB,
         &["/bin/", "/sbin/"],
-        r#"^['"]?[\s;|&`(]*/?(?:usr/)?(?:local/)?s?bin/[a-z0-9]|[;|&`(=]\s*['"]?/?(?:usr/)?(?:local/)?s?bin/[a-z0-9]|/bin/(?:ba|da|z|k|c|tc)?sh\s+-[ci]|\busr/bin/(?:id|whoami)\b"#,
+        r#"^['"]?[\s;|&`(]*/?(?:usr/)?(?:local/)?s?bin/[a-z0-9]|[;|&`]\s*['"]?/?(?:usr/)?(?:local/)?s?bin/[a-z0-9]|/bin/(?:ba|da|z|k|c|tc)?sh\s+-[ci]|\busr/bin/(?:id|whoami)\b"#,
         "path of a program as a value",
+    ),
+    rule(
+        Cmdi,
+        70,
+        REQUEST,
+        &["/bin/", "/sbin/"],
+        r#"[(=:\s]['"]?/(?:usr/)?(?:local/)?s?bin/[a-z0-9]"#,
+        "path of a program in a request",
     ),
     rule(
         Cmdi,

@@ -69,7 +69,7 @@ pub(super) const RULES: &[Rule] = &[
         55,
         WEB,
         &["--"],
-        r#"['"`)\d]\s?--(?:\s|$)|^[^'"\s]*['"][^'"]*--\s?$"#,
+        r#"['"`)\d]\s?--\s?$|^[^'"\s]*['"][^'"]*--\s?$"#,
         "SQL comment after a value",
     ),
     rule(
@@ -224,7 +224,7 @@ pub(super) const RULES: &[Rule] = &[
         75,
         WEB,
         &["0x"],
-        r"(?:concat(?:_ws)?\s*\(|select|md5\s*\(|unhex\s*\(|,|=|\()\s*\(?\s*0x[0-9a-f]{2,}\s*[,)]",
+        r"(?:\b(?:concat(?:_ws)?|md5|unhex|elt|hex|char|load_file)\s*\(|\bselect\b|\bunion\b.*,)\s*\(?\s*0x[0-9a-f]{2,}\s*[,)]",
         "hexadecimal text in an expression",
     ),
     rule(
