@@ -1,0 +1,405 @@
+//! From a text to a verdict: the gate, the normaliser, the triggers, and at last the expressions.
+
+use super::Class;
+use super::gate::Gate;
+use super::normalise::{Normaliser, Undone};
+use super::rules::{self, Places, Rule};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use regex::bytes::{Regex, RegexBuilder};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Longest normalised text that expressions see whole.
+const WHOLE: usize = 16 * 1024;
+/// What is kept on each side of a trigger in a longer text.
+const AROUND: usize = 256;
+/// At most this many reasons are kept of one text.
+pub(crate) const REASONS: usize = 8;
+/// Words of a set of rules.
+const SET: usize = 4;
+
+/// Which rules of [`Matcher`] are named by an index at or above the number of rules: what the
+/// normaliser counted.
+const COUNTED: [(Class, u8, &str); 7] = [
+    (Class::Encoded, 75, "payload encoded twice"),
+    (Class::Encoded, 70, "letters hidden by character references or escapes"),
+    (Class::Encoded, 55, "letters percent-encoded without need"),
+    (Class::Protocol, 80, "overlong UTF-8"),
+    (Class::Protocol, 65, "NUL byte"),
+    (Class::Protocol, 65, "encoded line end"),
+    (Class::Protocol, 70, "long run of one character"),
+];
+
+/// Index of a rule or of an entry of [`COUNTED`] behind the rules.
+pub(crate) type RuleId = u8;
+
+/// What was found in one text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Verdict {
+    /// How strongly each class is spoken for, 0 to 1.
+    pub(crate) strength: [f32; Class::COUNT],
+    /// The rules that matched, strongest first.
+    pub(crate) rules: SmallVec<[RuleId; REASONS]>,
+}
+
+impl Verdict {
+    /// Adds what was found in another text of the same record.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.strength.iter_mut().zip(&other.strength) {
+            *mine = either(*mine, *theirs);
+        }
+    }
+
+    /// The class that is spoken for most strongly, and how strongly; the earlier class on a tie.
+    pub(crate) fn best(&self) -> Option<(Class, f32)> {
+        let mut best: Option<(Class, f32)> = None;
+        for (class, strength) in Class::ALL.into_iter().zip(self.strength) {
+            if strength > 0.0 && best.is_none_or(|(_, most)| strength > most) {
+                best = Some((class, strength));
+            }
+        }
+        best
+    }
+
+    /// The strength of the record as an attack of any class: the strongest, raised by half of the
+    /// second strongest.
+    pub(crate) fn overall(&self) -> f32 {
+        let (mut first, mut second) = (0.0f32, 0.0f32);
+        for strength in self.strength {
+            if strength > first {
+                (first, second) = (strength, first);
+            } else if strength > second {
+                second = strength;
+            }
+        }
+        either(first, second * 0.5)
+    }
+}
+
+/// One or the other: `1 − (1 − a)(1 − b)`.
+pub(crate) fn either(a: f32, b: f32) -> f32 {
+    1.0 - (1.0 - a) * (1.0 - b)
+}
+
+type RuleSet = [u64; SET];
+
+/// The compiled rules. Cloning is cheap for all but the expressions' caches, which are each clone's
+/// own, so clones do not wait for each other.
+#[derive(Debug, Clone)]
+pub(crate) struct Matcher {
+    line_gate: Arc<Gate>,
+    request_gate: Arc<Gate>,
+    triggers: AhoCorasick,
+    /// For each trigger, the rules that it makes worth trying, and whether it has to be a whole word.
+    by_trigger: Arc<[(RuleSet, bool)]>,
+    compiled: Vec<Compiled>,
+    normaliser: Normaliser,
+    excerpt: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+struct Compiled {
+    rule: &'static Rule,
+    expression: Option<Regex>,
+}
+
+/// Why the rules cannot be compiled; a defect of this crate that its tests find.
+#[derive(Debug, thiserror::Error)]
+pub enum RuleError {
+    /// An expression is wrong or too large.
+    #[error("threat rule '{0}' does not compile: {1}; this is a defect, please report it")]
+    Expression(&'static str, Box<regex::Error>),
+    /// The triggers cannot be built.
+    #[error("the triggers of the threat rules do not compile: {0}; this is a defect, please report it")]
+    Triggers(#[from] Box<aho_corasick::BuildError>),
+    /// There are more rules than a set holds.
+    #[error("{0} threat rules are more than fit; this is a defect, please report it")]
+    TooMany(usize),
+}
+
+impl RuleError {
+    /// Nothing can be done at run time.
+    #[must_use]
+    pub fn class(&self) -> palisade_event::ErrorClass {
+        palisade_event::ErrorClass::Critical
+    }
+}
+
+impl Matcher {
+    pub(crate) fn new() -> Result<Self, RuleError> {
+        let mut compiled = Vec::new();
+        let mut words: Vec<&'static str> = Vec::new();
+        let mut by_trigger: Vec<(RuleSet, bool)> = Vec::new();
+        for (id, rule) in rules::all().enumerate() {
+            let expression = if rule.pattern.is_empty() {
+                None
+            } else {
+                let expression = RegexBuilder::new(rule.pattern)
+                    .unicode(false)
+                    .dot_matches_new_line(true)
+                    .size_limit(4 << 20)
+                    .build()
+                    .map_err(|error| RuleError::Expression(rule.reason, Box::new(error)))?;
+                Some(expression)
+            };
+            compiled.push(Compiled { rule, expression });
+            for trigger in rule.triggers {
+                let at = match words.iter().position(|word| word == trigger) {
+                    Some(at) => at,
+                    None => {
+                        words.push(trigger);
+                        // Short words of letters are parts of many others.
+                        let whole =
+                            trigger.len() <= 4 && trigger.bytes().all(|b| b.is_ascii_alphabetic());
+                        by_trigger.push(([0; SET], whole));
+                        words.len() - 1
+                    }
+                };
+                if let Some((set, _)) = by_trigger.get_mut(at) {
+                    insert(set, id);
+                }
+            }
+        }
+        if compiled.len() + COUNTED.len() > SET * 64 {
+            return Err(RuleError::TooMany(compiled.len()));
+        }
+        let triggers = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::DFA))
+            .match_kind(MatchKind::Standard)
+            .build(&words)
+            .map_err(Box::new)?;
+        Ok(Self {
+            line_gate: Arc::new(Gate::new(words_for(Places::LINE.and(Places::COMMAND)), false)),
+            request_gate: Arc::new(Gate::new(words_for(Places::ANY), true)),
+            triggers,
+            by_trigger: by_trigger.into(),
+            compiled,
+            normaliser: Normaliser::default(),
+            excerpt: Vec::new(),
+        })
+    }
+
+    /// The class and the words of a rule.
+    pub(crate) fn describe(&self, id: RuleId) -> (Class, &'static str) {
+        let id = usize::from(id);
+        match self.compiled.get(id) {
+            Some(compiled) => (compiled.rule.class, compiled.rule.reason),
+            None => match COUNTED.get(id.saturating_sub(self.compiled.len())) {
+                Some((class, _, reason)) => (*class, reason),
+                None => (Class::Protocol, "unknown rule"),
+            },
+        }
+    }
+
+    /// Looks at one text; `None` when nothing speaks for an attack.
+    pub(crate) fn inspect(&mut self, raw: &[u8], places: Places) -> Option<Verdict> {
+        if !self.worth_a_look(raw, places) {
+            return None;
+        }
+        let verdict = self.inspect_closely(raw, places);
+        self.normaliser.trim();
+        verdict
+    }
+
+    /// The gate, on the text as it is, or percent-decoded where there is something to decode.
+    fn worth_a_look(&mut self, raw: &[u8], places: Places) -> bool {
+        let request = places.meets(Places::SENT)
+            || raw.first() == Some(&b'/')
+            || memchr::memmem::find(raw, b" HTTP/").is_some();
+        let gate = if request { &self.request_gate } else { &self.line_gate };
+        if gate.opens(raw) {
+            return true;
+        }
+        if memchr::memchr(b'%', raw).is_none() {
+            return false;
+        }
+        match self.normaliser.percent_decoded(raw) {
+            // A percent sign that is left belongs to a second layer.
+            Some((decoded, suspicious)) => {
+                suspicious || memchr::memchr(b'%', decoded).is_some() || gate.opens(decoded)
+            }
+            None => false,
+        }
+    }
+
+    /// All but the gate; public to tests, which compare both.
+    pub(crate) fn inspect_closely(&mut self, raw: &[u8], places: Places) -> Option<Verdict> {
+        self.normaliser.run(raw);
+        let places = if places.meets(Places::LINE) && is_request(&self.normaliser.text) {
+            places.and(Places::REQUEST)
+        } else {
+            places
+        };
+        let mut candidates: RuleSet = [0; SET];
+        let text: &[u8] = &self.normaliser.text;
+        let long = text.len() > WHOLE;
+        if long {
+            self.excerpt.clear();
+        }
+        let mut kept = 0;
+        for found in self.triggers.find_overlapping_iter(text) {
+            let Some((set, whole)) = self.by_trigger.get(found.pattern().as_usize()) else {
+                continue;
+            };
+            if *whole && !is_whole(text, found.start(), found.end()) {
+                continue;
+            }
+            let mut new = false;
+            for (all, one) in candidates.iter_mut().zip(set) {
+                new |= *one & !*all != 0;
+                *all |= one;
+            }
+            // Of a long text, what stands around the first trigger of each rule is enough.
+            if long && new && self.excerpt.len() < WHOLE {
+                let from = found.start().saturating_sub(AROUND).max(kept);
+                let to = (found.end() + AROUND).min(text.len());
+                self.excerpt.extend_from_slice(text.get(from..to).unwrap_or_default());
+                kept = to.max(kept);
+            }
+        }
+        let seen: &[u8] = if long { &self.excerpt } else { text };
+        let mut found = Found::default();
+        for (index, word) in candidates.iter().enumerate() {
+            let mut word = *word;
+            while word != 0 {
+                let id = index * 64 + word.trailing_zeros() as usize;
+                word &= word - 1;
+                let Some(Compiled { rule, expression }) = self.compiled.get(id) else { continue };
+                if rule.places.meets(places)
+                    && expression.as_ref().is_none_or(|expression| expression.is_match(seen))
+                {
+                    found.add(id, rule.class, rule.weight);
+                }
+            }
+        }
+        for (index, (class, weight, _)) in COUNTED.iter().enumerate() {
+            if counted(&self.normaliser.undone, index, places) {
+                found.add(self.compiled.len() + index, *class, *weight);
+            }
+        }
+        found.verdict()
+    }
+}
+
+/// The triggers of the rules that hold in one of these places.
+fn words_for(places: Places) -> impl Iterator<Item = &'static str> {
+    rules::all()
+        .filter(move |rule| rule.places.meets(places))
+        .flat_map(|rule| rule.triggers.iter().copied())
+}
+
+/// Whether no letter stands before or behind.
+fn is_whole(text: &[u8], start: usize, end: usize) -> bool {
+    let letter = |at: Option<usize>| {
+        at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphabetic)
+    };
+    !letter(start.checked_sub(1)) && !letter(Some(end))
+}
+
+/// Whether an entry of [`COUNTED`] holds.
+fn counted(undone: &Undone, index: usize, places: Places) -> bool {
+    let request = places.meets(Places::SENT);
+    match index {
+        0 => undone.twice > 0,
+        1 => undone.escaped_letters >= 4,
+        2 => undone.percent_letters >= 4,
+        3 => undone.overlong > 0,
+        4 => undone.nul > 0,
+        5 => undone.encoded_lines > 0 && request,
+        6 => undone.longest_run >= 100,
+        _ => false,
+    }
+}
+
+/// Whether a line is a request or holds one: a path, or a method and version of HTTP.
+fn is_request(text: &[u8]) -> bool {
+    text.first() == Some(&b'/')
+        || memchr::memmem::find(text, b" http/").is_some()
+        || [&b"get /"[..], b"post /", b"put /", b"head /", b"delete /", b"options /", b"patch /"]
+            .iter()
+            .any(|method| text.starts_with(method))
+}
+
+fn insert(set: &mut RuleSet, id: usize) {
+    if let Some(word) = set.get_mut(id / 64) {
+        *word |= 1 << (id % 64);
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    verdict: Verdict,
+    weights: SmallVec<[(u8, RuleId); 16]>,
+}
+
+impl Found {
+    fn add(&mut self, id: usize, class: Class, weight: u8) {
+        if let Some(strength) = self.verdict.strength.get_mut(class as usize) {
+            *strength = either(*strength, f32::from(weight) / 100.0);
+        }
+        self.weights.push((weight, id as RuleId));
+    }
+
+    fn verdict(mut self) -> Option<Verdict> {
+        if self.weights.is_empty() {
+            return None;
+        }
+        self.weights.sort_by_key(|(weight, id)| (std::cmp::Reverse(*weight), *id));
+        self.verdict.rules = self.weights.iter().take(REASONS).map(|(_, id)| *id).collect();
+        Some(self.verdict)
+    }
+}
+
+#[cfg(test)]
+mod census {
+    use super::*;
+    #[test]
+    fn census() {
+        let Ok(files) = std::env::var("CENSUS") else { return };
+        let mut m = Matcher::new().unwrap();
+        let mut tried: std::collections::BTreeMap<&str, usize> = Default::default();
+        for (label, place) in [("http-params", Places::LINE)] {
+            let t = std::fs::read("/tmp/attacks.txt").unwrap();
+            let t = String::from_utf8_lossy(&t).into_owned();
+            let (mut lost, mut n) = (0, 0);
+            for line in t.lines() {
+                let v = m.inspect_closely(line.as_bytes(), place);
+                if v.is_some_and(|v| v.best().is_some_and(|b| b.1 >= 0.5)) {
+                    n += 1;
+                    if !m.worth_a_look(line.as_bytes(), place) { lost += 1; println!("LOST {line}"); }
+                }
+            }
+            println!("LOSTSUM {label} {lost}/{n}");
+        }
+        for file in files.split(' ') {
+            let text = String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned();
+            let (mut open, mut n) = (0, 0);
+            let mut why: std::collections::BTreeMap<String, (usize, String)> = Default::default();
+            for line in text.lines() {
+                n += 1;
+                if m.worth_a_look(line.as_bytes(), Places::LINE) {
+                    open += 1;
+                    for w in m.line_gate.why(line.as_bytes()) {
+                        let e = why.entry(w).or_insert((0, line.chars().take(140).collect()));
+                        e.0 += 1;
+                    }
+                    m.normaliser.run(line.as_bytes());
+                    let mut c: RuleSet = [0; SET];
+                    for f in m.triggers.find_overlapping_iter(&m.normaliser.text) {
+                        for (a, b) in c.iter_mut().zip(&m.by_trigger[f.pattern().as_usize()].0) { *a |= b; }
+                    }
+                    for (i, r) in m.compiled.iter().enumerate() {
+                        if c[i / 64] >> (i % 64) & 1 == 1 && r.expression.is_some() && r.rule.places.meets(Places::LINE) { *tried.entry(r.rule.reason).or_default() += 1; }
+                    }
+                }
+            }
+            println!("{file}: {open}/{n} open");
+            let mut w: Vec<_> = why.into_iter().collect();
+            w.sort_by_key(|w| std::cmp::Reverse(w.1.0));
+            for (k, (c, l)) in w.into_iter().take(12) { println!("    {c} {k}    {l}"); }
+        }
+        let mut t: Vec<_> = tried.into_iter().collect();
+        t.sort_by_key(|t| std::cmp::Reverse(t.1));
+        for (r, c) in t.into_iter().take(25) { println!("{c} {r}"); }
+    }
+}

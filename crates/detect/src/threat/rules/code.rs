@@ -1,0 +1,165 @@
+//! Code injection (PHP, Java, templates, expression languages, XML entities, LDAP) and requests
+//! that the server is made to send (SSRF, remote file inclusion).
+
+use super::{Places, Rule, rule};
+use crate::threat::Class::{Code, Ssrf};
+
+const ANY: Places = Places::ANY;
+const WEB: Places = Places::WEB;
+const REQUEST: Places = Places::REQUEST;
+const SENT: Places = Places::SENT;
+
+pub(super) const RULES: &[Rule] = &[
+    rule(
+        Code,
+        96,
+        ANY,
+        &["jndi:", "${lower:", "${upper:", "${::-", "${env:", "${sys:", "${date:", "j${", "${k8s:", "jndi", "${main:"],
+        r"\$\{?.*jndi\s?:|\$\{[^}\n]*:-[^}\n]{0,20}\}|\$\{(?:lower|upper|env|sys|date|main|k8s|bundle|ctx):|\$.{0,12}jndi:",
+        "JNDI lookup (Log4Shell)",
+    ),
+    rule(
+        Code,
+        88,
+        WEB,
+        &["<?php", "<?=", "<? ", "<%=", "<%", "[php]", "[/php]"],
+        r"<\?(?:php|=|\s+(?:echo|system|exec|eval|phpinfo|include|\$))|<%[=@!\s].*%>|<%=|\[/?php\]",
+        "server-side code",
+    ),
+    rule(
+        Code,
+        82,
+        WEB,
+        &["base64_decode", "gzinflate", "str_rot13", "phpinfo(", "assert(", "call_user_func", "create_function", "preg_replace", "file_get_contents", "file_put_contents", "php://", "fsockopen", "move_uploaded_file", "eval(", "var_dump(", "print_r(", "readfile(", "highlight_file(", "show_source(", "allow_url_include", "auto_prepend_file", "safe_mode", "disable_functions", "open_basedir", "unserialize(", "get_defined_vars", "posix_get", "curl_exec", "curl_init", "array_map(", "register_shutdown_function", "ini_set(", "fopen(", "chr(", "hex2bin(", "is_callable(", "proc_open", "strrev("],
+        r"\b(?:base64_decode|gzinflate|str_rot13|phpinfo|assert|call_user_func(?:_array)?|create_function|preg_replace|file_(?:get|put)_contents|fsockopen|move_uploaded_file|eval|var_dump|print_r|readfile|highlight_file|show_source|unserialize|get_defined_vars|posix_get\w+|curl_(?:exec|init)|array_map|register_shutdown_function|ini_set|fopen|hex2bin|proc_open|strrev)\s?\(|php://|\b(?:allow_url_include|auto_prepend_file|safe_mode|disable_functions|open_basedir)\s?=",
+        "PHP function",
+    ),
+    rule(
+        Code,
+        65,
+        REQUEST,
+        &["("],
+        r"\b(?:is_|array_|str_|mb_|posix_|ldap_|curl_|mysqli?_|pg_|imap_|ftp_|image|apache_|session_|socket_|stream_|file|ob_|get_|func_|xml_|gz|bz|openssl_|mcrypt_|ctype_|date_|php_|proc_|dba?_|odbc_|oci_|sqlite_)[a-z0-9_]{2,30}\s?\(|\$_(?:get|post|request|cookie|server|files|env|session)\b|\$\{?[a-z_]\w{0,20}\}?(?:\[[^\]]{0,20}\]){0,3}\s?\([^)]*\)",
+        "function call in a request",
+    ),
+    rule(
+        Code,
+        72,
+        REQUEST,
+        &["sys", "(", "system"],
+        r#"\(\s?(?:string\s?\)\s?)?["'\[\s]*s?y?s?["'.\s(]*sys?["'.\s()]*(?:t|te|tem|em|st)["'.\s()]*[a-z"'.\])]*\s?\)?\s*(?:\[[\s\d]*\]|\{[\s\d]*\})?\s*\(|["']sys["']\s*\.\s*["']t|\(system\)|\bsystem\s*\]"#,
+        "function name put together from parts",
+    ),
+    rule(
+        Code,
+        85,
+        WEB,
+        &["java.lang", "processbuilder", "getruntime", "java.io", "java.util", "javax.", "ognl", "#_memberaccess", "#context", "@java", "classloader", "invokertransformer", "clonetransformer", "instantiatefactory", "org.apache.commons.collections", "xmldecoder", "objectinputstream", "freemarker", "scriptenginemanager", "%{#", "${#", "java.runtime", "t(java", "unmarshaller", "com.sun", "templatesimpl", "forclosure", "whileclosure", "prototypeclonefactory", "prototypeserialization", "multipartcontent"],
+        r#"java\.(?:lang|io|util|net|nio)\.\w|java\W{0,3}\.?\W{0,3}(?:runtime|processbuilder)|\bprocessbuilder\b|getruntime\s?\(|javax\.\w+|\bognl\b|#_memberaccess|#context\b|\bclass\W{0,3}\.?(?:module\W{0,3}\.)?classloader|(?:invoker|clone|instantiate)(?:transformer|factory)|org\.apache\.commons\.collections|xmldecoder|objectinputstream|freemarker\.|scriptenginemanager|[%$]\{\s?\(?#|com\.sun\.|templatesimpl|(?:for|while)closure|prototype(?:clone|serialization)"#,
+        "Java class or expression",
+    ),
+    rule(
+        Code,
+        80,
+        WEB,
+        &["{{", "{%", "#{", "*{", "${", "<#", "[[${", "__class__", "__mro__", "__globals__", "__subclasses__", "__builtins__", "__import__", "@{"],
+        r#"\{\{[^}\n]*(?:[*+/-]\s?\d|\bself\b|\bconfig\b|request\.|__|constructor|\.pop|lipsum|cycler|joiner|\|attr|\bget\b|popen|exec)|\{%\s?(?:for|if|set|import|include|debug|raw|block)\b|[#$*]\{\s?(?:\d+\s?[*+-]\s?\d+|t\(|new\s|self\b|request\b|session\b|applicationscope|\w+\.(?:getclass|class|forname))|<#(?:assign|list|include|import)\b|\[\[\$\{|__(?:class|mro|globals|subclasses|builtins|import)__|@\{\s?\["#,
+        "template expression",
+    ),
+    rule(
+        Code,
+        85,
+        WEB,
+        &["__proto__", "constructor.prototype", "constructor[", "constructor\"", "prototype]"],
+        r#"__proto__|constructor\W{1,4}prototype"#,
+        "prototype pollution",
+    ),
+    rule(
+        Code,
+        82,
+        WEB,
+        &["child_process", "require(", "process.env", "process.mainmodule", "_$$nd_func", "process.binding", "global.process", "new function(", "function(", "this.constructor", "console.log", "process.exit", "import("],
+        r#"child_process|\brequire\s?\(\s?['"`]|process\.(?:env|mainmodule|binding|exit)|_\$\$nd_func|new\s+function\s?\(|this\.constructor|\(\s?function\s?\(|=>\s?\{|console\.(?:log|debug|error|info|trace|warn)\s?\(|\bimport\s?\(\s?['"]"#,
+        "server-side script",
+    ),
+    rule(
+        Code,
+        75,
+        WEB,
+        &["@{[", "@{ [", "process.clock", "file.read", "kernel.", "io.popen", "io.read", "::system", "%x{", "%x(", "dir.glob", "file.open", "os.system", "os.popen", "subprocess.", "io.write", "erb.new"],
+        r"@\{\s?\[|\b(?:file|io|dir|kernel)\.(?:read|open|popen|glob|write|exec|system|foreach|readlines)\b|core::system|%x[{(\[]|\bos\.(?:system|popen|exec\w*)\s?\(|subprocess\.(?:popen|call|run|check_output)|process\.(?:clock|spawn|kill)|erb\.new",
+        "Perl, Ruby or Python code",
+    ),
+    rule(
+        Code,
+        85,
+        WEB,
+        &["<!entity", "<!doctype", "xi:include", "<xsl:", "<!element"],
+        r#"<!entity\b|<!doctype\b[^>]*(?:\[|system\s|public\s)|xi:include|<xsl:|<!element\b"#,
+        "XML entity or inclusion",
+    ),
+    rule(
+        Code,
+        78,
+        WEB,
+        &[")(", "*)", "(|(", "(&("],
+        r"\*\)\s?\(\s?[|&!]?\s?\(?\w+\s?[=~<>]|\)\s?\(\s?[|&!]\s?\(|\(\s?[|&]\s?\(\w+[=~<>]|\)\(\w+=\*",
+        "LDAP filter",
+    ),
+    rule(
+        Code,
+        75,
+        WEB,
+        &["' or count(", "ancestor::", "child::", "descendant::", "following::", "/text()", "string-length(", "name(/", "substring(//", "count(/", "document("],
+        r"(?:ancestor|child|descendant|following|preceding|parent)(?:-or-self)?::|/text\(\)|string-length\s?\(\s?[/.n]|\bname\s?\(\s?/|(?:substring|count)\s?\(\s?/{1,2}\w",
+        "XPath expression",
+    ),
+    rule(
+        Code,
+        80,
+        REQUEST,
+        &[".php", ".jsp", ".asp", ".phar", ".phtml"],
+        r#"filename\W{1,6}[^"\n]*\.(?:php\d?|phtml|phar|jspx?|aspx?)(?:[."\s]|$)|\.(?:php\d?|phar|phtml|jspx?)\s?\.(?:jpe?g|png|gif|txt|pdf)|^[^/?\s]+\.(?:php\d?|phtml|phar|jspx?)[.\s]*$"#,
+        "script in an upload",
+    ),
+    rule(
+        Code,
+        70,
+        REQUEST,
+        &["__startswith", "__istartswith", "__regex", "__iregex", "__contains", "__icontains", "__endswith", "__gt", "__lt"],
+        r"__\w{1,30}__i?(?:startswith|endswith|contains|regex|exact)\b|password__",
+        "query operators of an object mapper",
+    ),
+    rule(
+        Ssrf,
+        88,
+        SENT,
+        &["169.254.169.254", "metadata.google", "0xa9fe", "2852039166", "a9fe:a9fe", "metadata.azure", "/latest/meta-data", "100.100.100.200", "169.254.", "[::ffff:", "//[::"],
+        r#"[=:/@\[]\\*169\.254\.169\.254|[=/@]metadata\.(?:google|azure)|0xa9fea9fe|://2852039166|a9fe:a9fe|=[^&\s]*/latest/meta-data|[=/@]100\.100\.100\.200|://169\.254\.|://\[(?:[0-9a-f]{0,4}:){2,}"#,
+        "address of a cloud's metadata service",
+    ),
+    rule(
+        Ssrf,
+        82,
+        WEB,
+        &["gopher:", "dict:", "ldap:", "ldaps:", "jar:", "phar:", "expect:", "zip:", "glob:", "netdoc:", "local_file:", "ssh2.", "ogg:", "zlib:", "tftp:", "rsync:", "data://", "rar:", "url:file", "sftp:", "smb:", "imap:", "netbeans:", "acap:", "xri:", "bzip2", "compress."],
+        r"(?:^|[=:\s'(,]|url:)(?:gopher|dict|ldaps?|jar|phar|expect|zip|glob|netdoc|local_file|ssh2\.\w+|ogg|zlib|tftp|rsync|rar|sftp|smb|imap|netbeans|acap|xri|compress\.\w+):(?://|[a-z]+:|/)|url:\s?file:|[=:]data://",
+        "URL scheme that reaches inside",
+    ),
+    rule(
+        Ssrf,
+        75,
+        REQUEST,
+        &["=http", "=ftp", "\":\"http", "= http"],
+        r#"=["']?\s?(?:https?|ftps?):/{0,3}\\*(?:127\.|localhost|0\.0\.0\.0|10\.\d|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|\[|\d{6,10}(?:[/:]|$)|0x?[0-9a-f]{4,}|0\d+\.|\d+\.\d+(?:[/:]|$)|[^/&]*@)|=["']?(?:https?|ftps?)://[^&\s]+\.(?:txt|php|jpg|gif|png|dat)\?+(?:$|&)|(?:^|[?&])(?:include|inc|file|page|path|root|template|dir|document)[^=&]{0,20}=(?:https?|ftps?)://"#,
+        "URL of an inner host or of a script in a parameter",
+    ),
+    rule(
+        Ssrf,
+        52,
+        REQUEST,
+        &["=ftp://", "=ftps://", "=//"],
+        r"=(?:ftps?:)?//[\w.-]+\.",
+        "foreign URL in a parameter",
+    ),
+];
