@@ -6,3 +6,5 @@
 pub mod entropy;
 pub mod reputation;
 pub mod threat;
+//! Pure detectors over batches (see `ARCHITECTURE.md`). No I/O, no clock, no randomness.
+pub mod baseline;
