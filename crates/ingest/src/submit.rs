@@ -47,7 +47,8 @@ pub enum Body {
         /// One for each record.
         items: Arc<Vec<BulkItem>>,
     },
-    /// Raw text lines; each becomes the `message` of one record.
+    /// Raw text lines; each becomes the `message` of one record. They may hold any bytes; a line that
+    /// is not UTF-8 is refused alone.
     Lines {
         /// The bytes that the ranges point into.
         body: Bytes,
@@ -234,8 +235,8 @@ impl Body {
 pub struct Receipt {
     /// How many records were taken.
     pub accepted: u64,
-    /// Index and reason of refused records, ascending: all of them for [`Body::BulkItems`] without
-    /// a key, else at least the first 1,000.
+    /// Index and reason of refused records, ascending: all of them, except that of [`Body::Json`] and of
+    /// repeated answers the first 1,000 may be all that is kept.
     pub rejected: Vec<(u64, String)>,
     /// How many were refused in all.
     pub rejected_total: u64,
