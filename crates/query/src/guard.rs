@@ -1,0 +1,92 @@
+//! What a query may do: read. Statements and plans are let through by a list of what is known to read,
+//! so that whatever the SQL engine learns later is refused until it is put on the list.
+
+use crate::QueryError;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::sqlparser::ast::Statement as Sql;
+use datafusion::sql::parser::Statement;
+
+/// Tables of `information_schema` that tell about the process and not about data.
+const HIDDEN: [&str; 1] = ["df_settings"];
+
+/// Refuses a statement that is not one of those that read.
+///
+/// # Errors
+/// [`QueryError::Refused`] with the name of what was asked for.
+pub fn check_statement(statement: &Statement) -> Result<(), QueryError> {
+    match statement {
+        Statement::Explain(explain) => match explain.statement.as_ref() {
+            Statement::Statement(inner) if matches!(inner.as_ref(), Sql::Query(_)) => Ok(()),
+            other => Err(refused(other)),
+        },
+        Statement::Statement(sql) => match sql.as_ref() {
+            Sql::Query(_) | Sql::ShowTables { .. } | Sql::ShowColumns { .. } => Ok(()),
+            Sql::ExplainTable { .. } => Ok(()),
+            Sql::Explain { statement, .. } if matches!(statement.as_ref(), Sql::Query(_)) => Ok(()),
+            _ => Err(refused(statement)),
+        },
+        other => Err(refused(other)),
+    }
+}
+
+/// The first words of a statement, which say what it is.
+fn refused(statement: &Statement) -> QueryError {
+    let text = statement.to_string();
+    let words: Vec<&str> = text.split_whitespace().take(2).collect();
+    QueryError::Refused(words.join(" ").chars().take(60).collect())
+}
+
+/// Refuses a plan in which any node, in subqueries too, does something else than read; counts the nodes.
+///
+/// # Errors
+/// [`QueryError::Refused`] for such a node, [`QueryError::TooComplex`] for more than `limit` nodes.
+pub fn check_plan(plan: &LogicalPlan, limit: usize) -> Result<(), QueryError> {
+    let mut nodes = 0;
+    let mut refused = None;
+    let visited = plan.apply_with_subqueries(|node| {
+        nodes += 1;
+        refused = refusal(node);
+        let stop = refused.is_some() || nodes > limit;
+        Ok(if stop { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    if let Some(what) = refused {
+        return Err(QueryError::Refused(what));
+    }
+    if nodes > limit {
+        return Err(QueryError::TooComplex { nodes, limit });
+    }
+    visited.map(|_| ()).map_err(|error| QueryError::Internal(error.to_string()))
+}
+
+/// What is refused about a node, if anything is.
+fn refusal(node: &LogicalPlan) -> Option<String> {
+    match node {
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Aggregate(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Join(_)
+        | LogicalPlan::Repartition(_)
+        | LogicalPlan::Union(_)
+        | LogicalPlan::EmptyRelation(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Values(_)
+        | LogicalPlan::Explain(_)
+        | LogicalPlan::Analyze(_)
+        | LogicalPlan::Distinct(_)
+        | LogicalPlan::DescribeTable(_)
+        | LogicalPlan::Unnest(_)
+        | LogicalPlan::RecursiveQuery(_) => None,
+        LogicalPlan::TableScan(scan) => HIDDEN
+            .contains(&scan.table_name.table())
+            .then(|| format!("reading {}", scan.table_name)),
+        other => {
+            let shown = other.display().to_string();
+            Some(shown.split([':', ' ']).next().unwrap_or("this").to_owned())
+        }
+    }
+}
