@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod body;
 pub mod elastic;
+pub mod gateway;
 pub mod http;
 pub mod lines;
 pub mod listener;

@@ -1,2 +1,101 @@
-//! palisade
-fn main() {}
+//! The binary: command line, configuration, wiring. What it does is done in the other rooms.
+//!
+//! Exit codes: 0 fine, 1 findings or a failure, 2 usage, 78 bad configuration.
+
+mod client;
+mod commands;
+mod config;
+mod server;
+
+use clap::{Parser, Subcommand};
+use config::{Config, ConfigError};
+use server::Failure;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Security events in, durably; threats found while they stream; SQL over all of history.
+#[derive(Debug, Parser)]
+#[command(name = "palisade", version, max_term_width = 110)]
+struct Arguments {
+    /// The configuration file; every default works without one.
+    #[arg(long, short, global = true, env = "PALISADE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory.
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Run(commands::run::Run),
+    /// Check a configuration without starting anything.
+    Validate(commands::validate::Validate),
+    /// Ask SQL.
+    Query(commands::query::Query),
+    /// Read lines, print entropy, threat score and reasons as JSON lines.
+    Score(commands::score::Score),
+    /// Make, list and revoke API keys.
+    Key(commands::key::Key),
+    /// Look at the durable log.
+    Log(commands::log::Log),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Command::Validate(validate) = &arguments.command {
+        return validate.run(arguments.config.as_deref());
+    }
+    let config = match configuration(&arguments) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("palisade: {error}");
+            return ExitCode::from(78);
+        }
+    };
+    start_logging(&config, matches!(arguments.command, Command::Run(_)));
+    let result = match arguments.command {
+        Command::Run(run) => run.run(&config),
+        Command::Query(query) => query.run(&config),
+        Command::Score(score) => score.run(),
+        Command::Key(key) => key.run(&config),
+        Command::Log(log) => log.run(&config),
+        Command::Validate(_) => Ok(ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("palisade: {error}");
+        ExitCode::from(1)
+    })
+}
+
+fn configuration(arguments: &Arguments) -> Result<Config, ConfigError> {
+    let mut config = config::load(arguments.config.as_deref(), std::env::vars())?;
+    if let Some(data) = &arguments.data {
+        config.data.clone_from(data);
+    }
+    Ok(config)
+}
+
+/// Servers log what happens, commands only what is wrong. Everything goes to standard error.
+fn start_logging(config: &Config, server: bool) {
+    use tracing_subscriber::EnvFilter;
+    let level = if server { config.logging.level.as_str() } else { "warn" };
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = if config.logging.json {
+        builder.json().try_init()
+    } else {
+        builder.with_target(false).try_init()
+    };
+    if let Err(error) = started {
+        eprintln!("palisade: no log: {error}");
+    }
+}
+
+/// What a command gives back: the exit code, or a sentence about what went wrong.
+type Outcome = Result<ExitCode, Failure>;

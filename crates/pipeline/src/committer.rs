@@ -73,7 +73,7 @@ impl Committer {
             let visible = self.finisher.visible();
             let committed = Offset(self.committed.load(Ordering::Acquire));
             self.metrics.log_end.set(i64::try_from(self.log.durable_end().0).unwrap_or(i64::MAX));
-            let bytes = self.tables.uncommitted_bytes();
+            let bytes = self.tables.uncommitted().bytes;
             self.metrics.uncommitted_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
             if visible > committed {
                 let since = *oldest.get_or_insert_with(Instant::now);

@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use palisade_detect::baseline::{
     BaselineOptions, BaselineOutput, Baselines, Mode, Routing, RowsOfSlots, route,
 };
-use palisade_detect::threat::{Features, SourceNorms, ThreatScorer};
+use palisade_detect::threat::{DEFAULT_SOURCES, Features, SourceNorms, ThreatScorer};
 use palisade_event::schema::Core;
 use palisade_event::slot::{SLOTS, partition_table};
 use std::collections::BTreeMap;
@@ -125,16 +125,16 @@ pub(crate) struct OrderedDetectors {
 impl OrderedDetectors {
     pub(crate) fn restore(norms: &[u8]) -> Result<Self, String> {
         let norms = if norms.is_empty() {
-            SourceNorms::default()
+            SourceNorms::new(DEFAULT_SOURCES)
         } else {
-            SourceNorms::restore(norms).map_err(|error| format!("its part 'norms': {error}"))?
+            SourceNorms::restore(norms, DEFAULT_SOURCES).map_err(|error| format!("its part 'norms': {error}"))?
         };
         let threat = ThreatScorer::new().map_err(|error| error.to_string())?;
         Ok(Self { threat, norms })
     }
 
     pub(crate) fn save(&self) -> Vec<u8> {
-        self.norms.save()
+        self.norms.snapshot()
     }
 
     pub(crate) fn on_tick(&mut self, _clock: i64) {
@@ -147,14 +147,14 @@ impl OrderedDetectors {
         let rows = batch.num_rows();
         if let Some(features) = results.features {
             let output = self.threat.combine(&features, batch, &self.norms);
-            self.norms.observe(batch, &features);
-            judged.columns.push((Core::Entropy, Arc::new(features.entropy.clone())));
+            self.norms.observe(features.quantised(), batch);
+            judged.columns.push((Core::Entropy, Arc::new(features.entropy())));
             judged.columns.push((Core::ThreatScore, Arc::new(output.threat_score)));
             if let Some(class) = output.threat_class {
                 judged.columns.push((Core::ThreatClass, Arc::new(class)));
             }
             judged.alerts.extend(output.alerts.into_iter().map(|alert| RowAlert {
-                row: alert.row as usize,
+                row: alert.row,
                 detector: "threat",
                 rule_id: "threat.score",
                 rule_version: THREAT_VERSION,

@@ -114,7 +114,7 @@ impl Finisher {
                 return Ok(());
             }
         };
-        while flight.full && self.tables.uncommitted_bytes() > self.most_uncommitted {
+        while flight.full && self.tables.uncommitted().bytes > self.most_uncommitted {
             self.wait_moved(Duration::from_millis(20));
         }
         match flight.entry.as_ref() {

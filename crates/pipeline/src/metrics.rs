@@ -107,8 +107,8 @@ impl Metrics {
 
     fn register_counters(&self, registry: &mut Registry) {
         let counters: [(&str, &str, &Counter); 15] = [
-            ("palisade_records_received", "Records that front doors handed to the gateway", &self.records_received),
-            ("palisade_received_bytes", "Bytes of records received, after content decoding", &self.bytes_received),
+            ("palisade_gateway_records", "Records that front doors handed to the gateway", &self.records_received),
+            ("palisade_gateway_bytes", "Bytes of records received, after content decoding", &self.bytes_received),
             ("palisade_requests", "Requests that the gateway took", &self.requests),
             ("palisade_requests_repeated", "Requests answered from the ledger of idempotency keys", &self.requests_repeated),
             ("palisade_requests_busy", "Requests turned away because a queue was full", &self.requests_busy),

@@ -12,7 +12,7 @@ use palisade_event::decode::{FieldValue as Value, FrameBuilder, RequestContext};
 use palisade_event::frame::MAX_FRAME_ROWS;
 use palisade_event::schema::{Core, DEAD_LETTERS, EVENTS};
 use palisade_event::{Entry, ErrorClass, Frame, RequestEntry};
-use palisade_log::LogError;
+use palisade_log::{Encoded, Encoder, LogError};
 use palisade_pipeline::ledger::Verdict;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,6 +37,7 @@ pub(super) struct Decoder {
     jobs: Receiver<Job>,
     builder: FrameBuilder,
     letters: Letters,
+    encoder: Option<Encoder>,
     pending: Vec<Pending>,
     requests: Vec<RequestEntry>,
     /// Keys of bulk items whose rows are in the open frame.
@@ -77,6 +78,7 @@ impl Decoder {
             jobs,
             builder,
             letters: Letters::default(),
+            encoder: None,
             pending: Vec::new(),
             requests: Vec::new(),
             begun: HashSet::default(),
@@ -126,7 +128,8 @@ impl Decoder {
             self.close();
         }
         self.shared.taken.fetch_add(1, Ordering::AcqRel);
-        let on = &self.shared.on;
+        let shared = Arc::clone(&self.shared);
+        let on = &shared.on;
         let clock = on.clock.now();
         if self.opened.is_none() {
             self.opened = Some(Instant::now());
@@ -276,8 +279,8 @@ impl Decoder {
         }
         let stats = self.builder.stats();
         let metrics = &self.shared.on.metrics;
-        metrics.fields_overflowed.inc_by(stats.overflowed_fields);
-        metrics.records_ahead_of_clock.inc_by(stats.ahead_of_clock);
+        metrics.fields_overflowed.inc_by(stats.overflow_fields);
+        metrics.records_ahead_of_clock.inc_by(stats.future_times);
         let letters = self.letters.finish();
         let events = self.builder.finish();
         let pending = std::mem::take(&mut self.pending);
@@ -329,8 +332,16 @@ impl Decoder {
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap_or(batch)
     }
 
+    fn encode(&mut self, entry: &Entry) -> Result<Encoded, LogError> {
+        let encoder = match self.encoder.take() {
+            Some(encoder) => encoder,
+            None => Encoder::new()?,
+        };
+        self.encoder.insert(encoder).encode(entry)
+    }
+
     fn append(
-        &self,
+        &mut self,
         stream: &str,
         batch: RecordBatch,
         requests: Vec<RequestEntry>,
@@ -344,7 +355,7 @@ impl Decoder {
             requests,
             batch,
         }));
-        let encoded = match palisade_log::encode(&entry) {
+        let encoded = match self.encode(&entry) {
             Ok(encoded) => encoded,
             Err(error) => return self.fail(&entry, pending, &error),
         };
@@ -364,7 +375,7 @@ impl Decoder {
                     }
                 }
             }
-            answer(&shared, pending, result.map(|_| ()));
+            answer(&shared, pending, result.as_ref().map(|_| ()));
         });
         if let Err(error) = self.shared.on.log.append(Arc::clone(&entry), encoded, done) {
             let pending = std::mem::take(&mut *waiting.lock());
@@ -378,15 +389,15 @@ impl Decoder {
                 self.shared.on.ledger.forget(&request.tenant, &request.key);
             }
         }
-        answer(&self.shared, pending, Err(error.clone()));
+        answer(&self.shared, pending, Err(error));
     }
 }
 
 /// Gives the answers of a frame.
-fn answer(shared: &Shared, pending: Vec<Pending>, result: Result<(), LogError>) {
+fn answer(shared: &Shared, pending: Vec<Pending>, result: Result<(), &LogError>) {
     let metrics = &shared.on.metrics;
     for Pending { reply, receipt, tenant: _, bytes, since } in pending {
-        let answer = match &result {
+        let answer = match result {
             Ok(()) => {
                 metrics.records_accepted.inc_by(receipt.accepted);
                 metrics.ack_seconds.observe(since.elapsed().as_secs_f64());

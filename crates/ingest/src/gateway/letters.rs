@@ -12,7 +12,7 @@ use palisade_event::{ErrorClass, RecordId};
 use std::sync::Arc;
 
 /// The open frame's dead letters, column by column.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Letters {
     tenant: StringDictionaryBuilder<Int32Type>,
     source: StringDictionaryBuilder<Int32Type>,

@@ -15,7 +15,7 @@ use crate::submit::{Receipt, Submission, Submit, SubmitError, Submitted};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use decoder::Decoder;
-use palisade_detect::reputation::Lists;
+use palisade_detect::reputation::{Lists, sender_refused};
 use palisade_event::decode::DecodeLimits;
 use palisade_event::id::GatewayIdentity;
 use palisade_event::Entry;
@@ -223,10 +223,11 @@ impl Gateway {
             return Err(SubmitError::Stopped);
         }
         if let Some(peer) = submission.peer
-            && let Some(list) = shared.on.lists.load().sender_refused(peer)
+            && let Some(listed) = sender_refused(&shared.on.lists.load(), peer)
         {
             return Err(SubmitError::Refused(format!(
-                "the sender's address {peer} is on the block list '{list}'"
+                "the sender's address {peer} is on the block list '{}'",
+                listed.list
             )));
         }
         let key = submission.key.clone();

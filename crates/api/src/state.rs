@@ -1,0 +1,43 @@
+//! What the handlers share.
+
+use palisade_catalog::Catalog;
+use palisade_ingest::auth::Authenticate;
+use palisade_ingest::submit::Submit;
+use palisade_pipeline::Engine;
+use palisade_pipeline::clock::Clock;
+use palisade_pipeline::live::Live;
+use palisade_query::{Limits, QueryEngine};
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Who may do what.
+    pub auth: Arc<dyn Authenticate>,
+    /// Keys, tenants, audit, the mutable side of dead letters.
+    pub catalog: Catalog,
+    /// Answers SQL.
+    pub query: Arc<QueryEngine>,
+    /// The limits of a query that sets none of its own; no query may go beyond.
+    pub limits: Limits,
+    /// The pipeline, for its progress.
+    pub engine: Arc<Engine>,
+    /// The gateway, for dead letters that are tried again.
+    pub submit: Arc<dyn Submit>,
+    /// Counters and latest alerts.
+    pub live: Arc<Live>,
+    /// The clock of audits and of "the last hour".
+    pub clock: Arc<dyn Clock>,
+    /// What `/metrics` shows.
+    pub registry: Arc<Registry>,
+    /// Numbers requests that bring no id of their own.
+    pub requests: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for ApiState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiState").field("query", &self.query).finish_non_exhaustive()
+    }
+}

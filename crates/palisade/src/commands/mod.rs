@@ -1,0 +1,8 @@
+//! The verbs of the command line, one module each.
+
+pub(crate) mod key;
+pub(crate) mod log;
+pub(crate) mod query;
+pub(crate) mod run;
+pub(crate) mod score;
+pub(crate) mod validate;

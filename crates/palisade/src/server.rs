@@ -1,0 +1,416 @@
+//! Putting the house together: open what is on disk, start the threads, listen, and at the end stop
+//! in the order that loses nothing.
+
+use crate::config::{BaselineMode, Config, ListKind};
+use arc_swap::ArcSwap;
+use palisade_api::{ApiState, KeyStore};
+use palisade_catalog::{Catalog, OpenOptions};
+use palisade_detect::baseline::{BaselineOptions, Mode};
+use palisade_detect::reputation::{self, List, ListSpec, Lists};
+use palisade_event::decode::DecodeLimits;
+use palisade_event::id::GatewayIdentity;
+use palisade_ingest::body::BodyLimits;
+use palisade_ingest::gateway::{Gateway, GatewayFoundations, GatewayOptions};
+use palisade_ingest::http::HttpDoors;
+use palisade_ingest::metrics::DoorMetrics;
+use palisade_ingest::serve::{ServerLimits, serve};
+use palisade_ingest::submit::Submit;
+use palisade_ingest::tls::{Tls, TlsFiles};
+use palisade_log::disk::{Disk, RealDisk};
+use palisade_log::{Log, LogOptions};
+use palisade_pipeline::clock::{Clock, SystemClock};
+use palisade_pipeline::detectors::DetectorOptions;
+use palisade_pipeline::ledger::{Ledger, LedgerLimits};
+use palisade_pipeline::live::Live;
+use palisade_pipeline::metrics::Metrics;
+use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
+use palisade_query::{Limits, QueryEngine, Snapshots};
+use palisade_table::{CatalogCommits, Snapshot, TableOptions, Tables};
+use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// An error that ends the process, as a sentence for the terminal.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The tables as queries see them.
+struct TableSnapshots(Arc<Tables>);
+
+impl Snapshots for TableSnapshots {
+    fn snapshot(&self, table: &str) -> Option<Snapshot> {
+        self.0.names().iter().any(|name| name == table).then(|| self.0.snapshot(table))
+    }
+
+    fn tables(&self) -> Vec<String> {
+        self.0.names()
+    }
+}
+
+/// A running server. Dropping it does not drain; call [`Server::stop`].
+pub(crate) struct Server {
+    runtime: tokio::runtime::Runtime,
+    stop: CancellationToken,
+    http: Option<tokio::task::JoinHandle<()>>,
+    address: SocketAddr,
+    scheme: &'static str,
+    log: Arc<Log>,
+    gateway: Arc<Gateway>,
+    engine: Arc<Engine>,
+    tables: Arc<Tables>,
+    catalog: Catalog,
+    maintenance: Option<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn or_cores(configured: usize) -> usize {
+    if configured == 0 { cores() } else { configured }
+}
+
+/// Reads the configured reputation lists.
+pub(crate) fn read_lists(config: &Config) -> Result<Lists, Failure> {
+    let mut lists = Vec::new();
+    for list in &config.detect.lists {
+        let kind = match list.kind {
+            ListKind::Reputation => reputation::ListKind::Reputation,
+            ListKind::Block => reputation::ListKind::Block,
+            ListKind::Allow => reputation::ListKind::Allow,
+        };
+        let spec = ListSpec { default_level: list.level, ..ListSpec::new(&list.name, kind) };
+        let path = list.path.display().to_string();
+        let bytes = std::fs::read(&list.path)
+            .map_err(|error| format!("can't read the list '{}' at {path}: {error}", list.name))?;
+        lists.push(List::parse(&spec, &path, &bytes)?);
+    }
+    Ok(Lists::build(&lists)?)
+}
+
+/// Opens the catalog of a data directory.
+pub(crate) async fn open_catalog(config: &Config, create: bool) -> Result<Catalog, Failure> {
+    if create {
+        std::fs::create_dir_all(&config.data)
+            .map_err(|error| format!("can't make {}: {error}", config.data.display()))?;
+    }
+    let options =
+        OpenOptions { partitions: Some(config.log.partitions), create, ..OpenOptions::default() };
+    Ok(Catalog::open(&config.data.join("catalog.db"), options).await?)
+}
+
+fn log_options(config: &Config, disk: &dyn Disk, log_id: u128) -> LogOptions {
+    let total = disk.free_space(&config.data).map_or(0, |space| space.total);
+    let percent = total / 100 * u64::from(config.disk.keep_free_percent);
+    LogOptions {
+        log_id,
+        segment_bytes: config.log.segment.0,
+        min_free_bytes: Some(config.disk.keep_free.0.max(percent)),
+        ..LogOptions::default()
+    }
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
+    let mode = match config.detect.baseline {
+        BaselineMode::Streamguard => Mode::StreamGuard,
+        BaselineMode::Calibrated => Mode::Calibrated,
+    };
+    EngineOptions {
+        workers: or_cores(config.pipeline.workers),
+        partitions: config.log.partitions,
+        queue_frames: 32,
+        commit: CommitOptions {
+            bytes: config.pipeline.commit.0,
+            age: config.pipeline.commit_age.0,
+            checkpoint_every: config.pipeline.checkpoint_every.0,
+            ..CommitOptions::default()
+        },
+        detectors: DetectorOptions {
+            baseline: BaselineOptions {
+                mode,
+                learning_events: config.detect.learning_events,
+                threshold: config.detect.threshold,
+                ..BaselineOptions::default()
+            },
+        },
+    }
+}
+
+fn gateway_options(config: &Config) -> GatewayOptions {
+    GatewayOptions {
+        decoders: or_cores(config.pipeline.decoders),
+        queue_requests: config.limits.waiting_requests,
+        queue_bytes: config.limits.waiting.bytes(),
+        limits: DecodeLimits {
+            max_record_bytes: config.limits.record.bytes(),
+            max_depth: u32::try_from(config.limits.depth).unwrap_or(64),
+            max_keys: u32::try_from(config.limits.keys).unwrap_or(10_000),
+            max_dynamic_columns: config.limits.dynamic_columns,
+            ..DecodeLimits::default()
+        },
+        ..GatewayOptions::default()
+    }
+}
+
+impl Server {
+    /// Opens everything, starts it and listens.
+    pub(crate) fn start(config: &Config) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores())
+            .thread_name("network")
+            .enable_all()
+            .build()?;
+        let catalog = runtime.block_on(open_catalog(config, true))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let epoch = runtime.block_on(catalog.claim_partition(0))?;
+        let identity = GatewayIdentity {
+            region: 0,
+            gateway: 0,
+            epoch: runtime.block_on(catalog.next_gateway_epoch(0, 0))?,
+        };
+        let manifest = runtime.block_on(catalog.manifest())?;
+
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let options = log_options(config, disk.as_ref(), u128::from_be_bytes(catalog.log_id().0));
+        let (log, recovery) =
+            Log::open(disk, &config.data.join("log"), options, Some(manifest.position))?;
+        let log = Arc::new(log);
+        tracing::info!(
+            start = recovery.start.0,
+            end = recovery.end.0,
+            committed = manifest.position.0,
+            "log open"
+        );
+        let commits = Arc::new(CatalogCommits::new(catalog.blocking(runtime.handle().clone())));
+        let tables = Arc::new(Tables::open(&config.data, commits, table_options(config))?);
+        let lists = Arc::new(ArcSwap::from_pointee(read_lists(config)?));
+
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let door_metrics = DoorMetrics::register(&mut registry);
+        let live = Arc::new(Live::default());
+        let ledger = Arc::new(Ledger::new(LedgerLimits::default()));
+        let engine = Arc::new(Engine::start(
+            Foundations {
+                log: Arc::clone(&log),
+                tables: Arc::clone(&tables),
+                catalog: catalog.clone(),
+                runtime: runtime.handle().clone(),
+                ledger: Arc::clone(&ledger),
+                live: Arc::clone(&live),
+                metrics: metrics.clone(),
+            },
+            &engine_options(config),
+            &config.data,
+            epoch,
+        )?);
+        let gateway = Arc::new(Gateway::start(
+            GatewayFoundations {
+                log: Arc::clone(&log),
+                ledger,
+                live: Arc::clone(&live),
+                metrics,
+                clock: Arc::clone(&clock),
+                identity,
+                lists,
+            },
+            gateway_options(config),
+        )?);
+        let limits = Limits {
+            time: config.query.time.0,
+            memory: config.query.memory.bytes(),
+            rows: config.query.rows,
+            ..Limits::default()
+        };
+        let query = Arc::new(QueryEngine::new(
+            palisade_query::Options {
+                memory: config.query.memory.bytes(),
+                concurrent: config.query.concurrent,
+                ..palisade_query::Options::default()
+            },
+            Arc::new(TableSnapshots(Arc::clone(&tables))),
+        )?);
+
+        let listener = runtime.block_on(TcpListener::bind(config.http.listen)).map_err(|error| {
+            format!(
+                "can't listen on {}: {error}; choose another with PALISADE_HTTP__LISTEN=127.0.0.1:PORT",
+                config.http.listen
+            )
+        })?;
+        let address = listener.local_addr()?;
+        let tls = match &config.http.tls {
+            Some(files) => {
+                let mut paths = TlsFiles::new(&files.certificate, &files.key);
+                paths.client_ca.clone_from(&files.client_ca);
+                Some(Tls::load(&paths, true)?)
+            }
+            None => None,
+        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let loopback = config.http.listen.ip().is_loopback();
+        let keys =
+            Arc::new(runtime.block_on(KeyStore::new(catalog.clone(), Arc::clone(&clock), loopback))?);
+        let submit: Arc<dyn Submit> = Arc::new(Arc::clone(&gateway));
+        let state = ApiState {
+            auth: keys.clone(),
+            catalog: catalog.clone(),
+            query,
+            limits,
+            engine: Arc::clone(&engine),
+            submit: Arc::clone(&submit),
+            live,
+            clock: Arc::clone(&clock),
+            registry: Arc::new(registry),
+            requests: Arc::new(AtomicU64::new(0)),
+        };
+        let bodies = BodyLimits {
+            compressed_bytes: config.limits.body.0,
+            decoded_bytes: config.limits.decompressed.0,
+            ..BodyLimits::default()
+        };
+        let doors = HttpDoors::new(submit, keys.clone(), bodies, &door_metrics);
+        let router = palisade_api::router(state, doors);
+        let stop = CancellationToken::new();
+        let server_limits =
+            ServerLimits { connections: config.http.max_connections, ..ServerLimits::default() };
+        let http = runtime.spawn(serve(
+            listener,
+            tls,
+            router,
+            server_limits,
+            door_metrics.door("http"),
+            stop.clone(),
+        ));
+        runtime.spawn(watch_keys(keys, stop.clone()));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let maintenance = maintain(Arc::clone(&tables), clock, Arc::clone(&stopping))?;
+        Ok(Self {
+            runtime,
+            stop,
+            http: Some(http),
+            address,
+            scheme,
+            log,
+            gateway,
+            engine,
+            tables,
+            catalog,
+            maintenance: Some(maintenance),
+            stopping,
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// The pipeline.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Waits for SIGTERM, SIGINT, or a critical error; the error's message if it was that.
+    pub(crate) fn wait(&self) -> Result<Option<String>, Failure> {
+        self.runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut fatal = self.engine.fatal();
+            tokio::select! {
+                _ = terminate.recv() => Ok(None),
+                _ = interrupt.recv() => Ok(None),
+                _ = fatal.wait_for(Option::is_some) => Ok(fatal.borrow().clone()),
+                () = poisoned(&self.log) => Ok(Some(
+                    "the log's disk failed: nothing more can be acknowledged; check the disk and start again".to_owned(),
+                )),
+            }
+        })
+    }
+
+    /// Stops listening, answers what was taken, makes everything visible and commits it.
+    pub(crate) fn stop(mut self, drain: Duration) -> bool {
+        self.stop.cancel();
+        if let Some(http) = self.http.take() {
+            let _ = self.runtime.block_on(http);
+        }
+        self.gateway.stop();
+        self.stopping.store(true, Ordering::Release);
+        self.tables.stop_maintenance();
+        let done = self.engine.drain(drain);
+        if let Some(maintenance) = self.maintenance.take() {
+            maintenance.thread().unpark();
+            let _ = maintenance.join();
+        }
+        self.log.close();
+        let closed = self.runtime.block_on(self.catalog.close());
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the catalog did not close cleanly; it is whole all the same");
+        }
+        done
+    }
+}
+
+async fn poisoned(log: &Log) {
+    while !log.is_poisoned() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Closes the open tenant soon after a key was made.
+async fn watch_keys(keys: Arc<KeyStore>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        if let Err(error) = keys.refresh().await {
+            tracing::warn!(%error, "can't see whether API keys exist");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+fn table_options(_config: &Config) -> TableOptions {
+    TableOptions::default()
+}
+
+/// Compaction, retention and deletion, one bounded step after the other.
+fn maintain(
+    tables: Arc<Tables>,
+    clock: Arc<dyn Clock>,
+    stopping: Arc<AtomicBool>,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
+        while !stopping.load(Ordering::Acquire) {
+            let pause = match tables.maintain(clock.now()) {
+                Ok(report) if report.is_idle() => Duration::from_secs(1),
+                Ok(_) => Duration::ZERO,
+                Err(error) => {
+                    tracing::warn!(%error, "table maintenance failed, it is tried again");
+                    Duration::from_secs(10)
+                }
+            };
+            if !pause.is_zero() {
+                std::thread::park_timeout(pause);
+            }
+        }
+    })
+}
+
+/// Makes sure that a path exists before anything is opened in it.
+pub(crate) fn check_data(path: &Path) -> Result<(), Failure> {
+    if !path.join("catalog.db").exists() {
+        return Err(format!(
+            "{} holds no Palisade data; start `palisade run` first, or name the directory with PALISADE_DATA",
+            path.display()
+        )
+        .into());
+    }
+    Ok(())
+}
