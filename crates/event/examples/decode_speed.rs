@@ -1,7 +1,7 @@
 //! Measures decoding on one core: `cargo run --release -p palisade-event --example decode_speed`.
 //!
 //! (a) StreamGuard events of about 300 bytes, 10,000 users and addresses after Zipf's law, in frames
-//! of 8,192 rows; (b) real Windows events, where the test data is there. Prints JSON lines.
+//! of 8,192 rows and smaller; (b) real Windows events, where the test data is there. Prints JSON lines.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement may stop")]
 
@@ -80,7 +80,7 @@ fn otrf() -> Option<Vec<String>> {
     Some(lines)
 }
 
-fn measure(name: &str, lines: &[String], rows_a_frame: usize) {
+fn measure(name: &str, lines: &[String], rows_a_frame: usize, seconds: f64) {
     let bodies: Vec<String> = lines.chunks(rows_a_frame).map(|chunk| chunk.join("\n")).collect();
     let bytes: usize = bodies.iter().map(String::len).sum();
     let mut builder = FrameBuilder::new(DecodeLimits::default());
@@ -94,7 +94,7 @@ fn measure(name: &str, lines: &[String], rows_a_frame: usize) {
             columns = builder.finish().unwrap().num_columns();
         }
         best = best.min(start.elapsed().as_secs_f64());
-        if round > 2 && begun.elapsed().as_secs_f64() > 3.0 {
+        if begun.elapsed().as_secs_f64() >= seconds && (round > 2 || seconds == 0.0) {
             break;
         }
     }
@@ -109,15 +109,19 @@ fn measure(name: &str, lines: &[String], rows_a_frame: usize) {
     );
 }
 
+/// Arguments: seconds a measurement (3; 0 is one round, for a profiler), rows a frame.
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let seconds = arguments.next().map_or(3.0, |text| text.parse().unwrap());
+    let rows: Option<usize> = arguments.next().map(|text| text.parse().unwrap());
     let events = streamguard(40 * 8_192);
-    for rows in [8_192, 256, 16] {
-        measure("streamguard", &events, rows);
+    for rows in rows.map_or(vec![8_192, 256, 16], |rows| vec![rows]) {
+        measure("streamguard", &events, rows, seconds);
     }
     match otrf() {
         Some(lines) => {
-            for rows in [8_192, 2_048, 256] {
-                measure("events-otrf", &lines, rows);
+            for rows in rows.map_or(vec![8_192, 2_048, 256], |rows| vec![rows]) {
+                measure("events-otrf", &lines, rows, seconds);
             }
         }
         None => println!("skipped: events-otrf is not there"),

@@ -34,7 +34,8 @@ const MOST_SEGMENTS: usize = 60;
 struct Column<'a> {
     name: &'a str,
     segments: Vec<&'a str>,
-    core: bool,
+    /// Its place among the core columns, which stand before all others.
+    core: usize,
     cells: Cells<'a>,
     array: &'a ArrayRef,
     /// The columns whose names are a part of this one's path.
@@ -95,13 +96,13 @@ impl<'a> RowEncoder<'a> {
             columns.push(Column {
                 name: field.name(),
                 segments: field.name().split('.').collect(),
-                core: core.is_some(),
+                core: core.map_or(Core::ALL.len(), |core| core as usize),
                 cells: Cells::of(array, schema::is_json(field)),
                 array,
                 above: Vec::new(),
             });
         }
-        columns.sort_by(|a, b| (!a.core, &a.segments).cmp(&(!b.core, &b.segments)));
+        columns.sort_by(|a, b| (a.core, &a.segments).cmp(&(b.core, &b.segments)));
         let above: Vec<Vec<usize>> = columns
             .iter()
             .map(|column| {
@@ -133,7 +134,11 @@ impl<'a> RowEncoder<'a> {
         let present: Vec<bool> = self.columns.iter().map(|column| valid(column.array)).collect();
         let has = |place: usize| present.get(place).copied().unwrap_or_default();
         let stays_dotted = |column: &Column<'_>| {
-            column.segments.len() > MOST_SEGMENTS || column.above.iter().any(|place| has(*place))
+            // The object `overflow` must not come twice either.
+            let like_overflow = column.segments.first() == Some(&"overflow");
+            like_overflow && self.view == RowView::Stored
+                || column.segments.len() > MOST_SEGMENTS
+                || column.above.iter().any(|place| has(*place))
         };
         out.push(b'{');
         let mut writer = Nesting { open: Vec::new(), first: true };

@@ -14,7 +14,8 @@
 //! when it is spent, the rest of the body is one bad record.
 
 use super::scan::{Refusal, Why};
-use super::{DecodeLimits, FrameBuilder, GatewayIdentity, Outcome, RequestContext};
+use super::{DecodeLimits, FrameBuilder, Outcome, RequestContext};
+use crate::id::GatewayIdentity;
 use memchr::memchr;
 
 /// How often every byte of a body may be read in search of ends of records.

@@ -4,8 +4,8 @@
 //! so far has set the column, the cells are the rows; from the first gap on the row of each cell is
 //! kept beside it, and nulls are filled in when the frame is finished.
 
-use super::scan::write_string;
 use super::text::{Dictionary, Plain};
+use super::written::write_string;
 use crate::schema::{self, Core};
 use arrow::array::{
     Array, ArrayRef, BooleanArray, DictionaryArray, FixedSizeBinaryArray, PrimitiveArray,

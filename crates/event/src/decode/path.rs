@@ -21,7 +21,7 @@ const MAX_NAME: usize = 512;
 /// A key below a node.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The key with its closing quote, in the names of the paths.
+    /// The key with its quotes and the colon, in the names of the paths.
     key: (u32, u32),
     /// The object that has the key.
     node: u32,
@@ -111,7 +111,7 @@ impl Paths {
     }
 
     /// The predicted entry after another one of a node ([`NONE`]: at its beginning), and the bytes
-    /// of its key with the closing quote.
+    /// of its key with the quotes and the colon.
     #[inline(always)]
     pub(super) fn predicted(&self, node: u32, previous: u32) -> Option<(u32, &[u8])> {
         let next = match self.entries.get(previous as usize) {
@@ -131,7 +131,7 @@ impl Paths {
             entries.get(*found as usize).is_some_and(|entry| {
                 let (at, length) = entry.key;
                 entry.node == node
-                    && names.get(at as usize..(at + length - 1) as usize) == Some(key)
+                    && names.get(at as usize + 1..(at + length) as usize - 2) == Some(key)
             })
         };
         let entry = match self.table.find(hash, same) {
@@ -153,13 +153,14 @@ impl Paths {
     fn add(&mut self, node: u32, key: &[u8], hash: u64) -> u32 {
         let index = self.entries.len() as u32;
         let at = self.names.len() as u32;
+        self.names.push(b'"');
         self.names.extend_from_slice(key);
         // A key that was sent with escapes must never be taken for its own text: the byte 0xff
         // stands in no UTF-8.
         let escaped = key.iter().any(|b| matches!(b, b'"' | b'\\' | 0..0x20));
-        self.names.push(if escaped { 0xff } else { b'"' });
+        self.names.extend_from_slice(if escaped { b"\"\xff" } else { b"\":" });
         self.entries.push(Entry {
-            key: (at, key.len() as u32 + 1),
+            key: (at, key.len() as u32 + 3),
             node,
             child: NONE,
             next: NONE,
@@ -175,7 +176,7 @@ impl Paths {
         self.table.insert_unique(hash, index, |other| {
             let Some(entry) = entries.get(*other as usize) else { return 0 };
             let (at, length) = entry.key;
-            let key = names.get(at as usize..(at + length - 1) as usize).unwrap_or_default();
+            let key = names.get(at as usize + 1..(at + length) as usize - 2).unwrap_or_default();
             super::text::hash(key, u64::from(entry.node))
         });
         index
@@ -214,7 +215,7 @@ impl Paths {
         }
         let (at, length) = entry.key;
         out.extend_from_slice(
-            self.names.get(at as usize..(at + length - 1) as usize).unwrap_or_default(),
+            self.names.get(at as usize + 1..(at + length) as usize - 2).unwrap_or_default(),
         );
     }
 

@@ -5,7 +5,8 @@ use super::column::Value;
 use super::number::Number;
 use super::path::{NONE, OVERFLOW, Paths, ROOT, column_name};
 use super::rows::Rows;
-use super::scan::{Parsed, Scan, Why, replace_surrogates, write_string};
+use super::scan::{Parsed, Scan, Why};
+use super::written::{replace_surrogates, write_string};
 use crate::schema::Core;
 use crate::time;
 
@@ -44,20 +45,11 @@ impl Record<'_> {
         }
         let mut previous = NONE;
         loop {
-            scan.expect(b'"', "a key in quotes")?;
             scan.count_key()?;
-            let predicted = match self.paths.predicted(node, previous) {
-                Some((entry, key)) if scan.take(key) => Some(entry),
-                _ => None,
+            let entry = match self.paths.predicted(node, previous) {
+                Some((entry, key)) if scan.take(key) => entry,
+                _ => self.key(scan, node, previous)?,
             };
-            let entry = match predicted {
-                Some(entry) => entry,
-                None => {
-                    let (key, _) = scan.string(&mut self.scratch.key)?;
-                    self.paths.find(node, previous, key)
-                }
-            };
-            scan.expect(b':', "':' after a key")?;
             self.value(scan, entry, depth)?;
             previous = entry;
             match scan.next() {
@@ -74,18 +66,28 @@ impl Record<'_> {
         }
     }
 
+    /// The entry of the key that comes next, with the colon after it.
+    #[inline(never)]
+    fn key(&mut self, scan: &mut Scan<'_>, node: u32, previous: u32) -> Parsed<u32> {
+        scan.expect(b'"', "a key in quotes")?;
+        let key = scan.string(&mut self.scratch.key)?;
+        let entry = self.paths.find(node, previous, key);
+        scan.expect(b':', "':' after a key")?;
+        Ok(entry)
+    }
+
     #[inline]
     fn value(&mut self, scan: &mut Scan<'_>, entry: u32, depth: u32) -> Parsed<()> {
         match scan.next() {
             Some(b'"') => {
                 scan.step();
-                // Taken out, so that the text can be borrowed from it while columns change.
-                let mut scratch = std::mem::take(&mut self.scratch.text);
-                let done = scan
-                    .string(&mut scratch)
-                    .map(|(text, escaped)| self.put(entry, &Value::Text(text, escaped)));
-                self.scratch.text = scratch;
-                done
+                match scan.plain_string() {
+                    Some(text) => {
+                        self.put_text(entry, text);
+                        Ok(())
+                    }
+                    None => self.escaped_text(scan, entry),
+                }
             }
             Some(b'-' | b'0'..=b'9') => {
                 let start = scan.at();
@@ -132,6 +134,18 @@ impl Record<'_> {
         }
     }
 
+    #[inline(never)]
+    fn escaped_text(&mut self, scan: &mut Scan<'_>, entry: u32) -> Parsed<()> {
+        // Taken out, so that the text can be borrowed from it while columns change.
+        let mut scratch = std::mem::take(&mut self.scratch.text);
+        let done = scan.unescape(&mut scratch);
+        if done.is_ok() {
+            self.put(entry, &Value::Text(&scratch, true));
+        }
+        self.scratch.text = scratch;
+        done
+    }
+
     /// The entry of a field that is named by its whole path.
     pub(super) fn named(&mut self, name: &str, previous: u32) -> u32 {
         match self.paths.predicted(ROOT, previous) {
@@ -176,6 +190,21 @@ impl Record<'_> {
             }
         }
         Ok(())
+    }
+
+    /// [`Record::put`] for a text without escapes, the commonest value.
+    #[inline]
+    fn put_text(&mut self, entry: u32, text: &[u8]) {
+        if let Some(found) = self.paths.entry(entry) {
+            let done = match found.core {
+                Some(core) => self.rows.put_core_text(core, text),
+                None => found.epoch == self.paths.epoch && self.rows.put_text(found.leaf, text),
+            };
+            if done {
+                return;
+            }
+        }
+        self.put(entry, &Value::Text(text, false));
     }
 
     /// Puts a value where it belongs: into its core column if it fits and that is free, else into a

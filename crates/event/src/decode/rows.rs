@@ -104,6 +104,30 @@ impl Rows {
         true
     }
 
+    /// [`Rows::put`] for a text.
+    #[inline(always)]
+    pub(super) fn put_text(&mut self, index: u32, text: &[u8]) -> bool {
+        match self.columns.get_mut(index as usize) {
+            Some(column) if !column.has(self.rows) => {
+                self.touched.push(index);
+                column.push_text(self.rows, text, false, index, &mut self.replaced);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// [`Rows::put_core`] for a text; `false` also for the columns that are no text.
+    #[inline(always)]
+    pub(super) fn put_core_text(&mut self, core: Core, text: &[u8]) -> bool {
+        let plain = match core {
+            Core::Time | Core::SrcPort | Core::DstPort | Core::ReportedThreatScore => false,
+            Core::EventId => !text.is_empty(),
+            _ => true,
+        };
+        plain && self.put_text(core as u32, text)
+    }
+
     /// Puts a value into a core column; `false` when the row has one there already or it does not
     /// fit.
     #[inline]

@@ -8,6 +8,7 @@
 //! The scanner does not check UTF-8; the caller does, once for the whole body.
 
 use super::number::{Number, POWERS_OF_TEN};
+use super::text::same;
 
 /// Why a record was refused: where, and what was expected or exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,21 @@ pub(super) struct Scan<'a> {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
+/// The bytes that `\` and one more letter stand for; 0 where they stand for none.
+#[expect(clippy::indexing_slicing, reason = "computed at compile time, where a panic is an error")]
+const SIMPLE_ESCAPES: [u8; 128] = {
+    let mut table = [0; 128];
+    let escapes = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
+    let (pairs, _) = escapes.as_chunks::<2>();
+    let mut at = 0;
+    while at < pairs.len() {
+        let [code, byte] = pairs[at];
+        table[code as usize] = byte;
+        at += 1;
+    }
+    table
+};
+
 /// The bytes of a word that end a run within a string: `"`, `\` and control characters. The lowest
 /// mark is exact; marks above it may be false, because subtraction borrows.
 #[inline(always)]
@@ -61,7 +77,7 @@ fn marks(word: u64) -> u64 {
 
 /// How many bytes lie before the next `"`, `\` or control character, or the end.
 #[inline(always)]
-fn run(bytes: &[u8]) -> usize {
+pub(super) fn run(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     let mut length = 0;
     // Most strings end within the first words.
@@ -105,6 +121,19 @@ fn long_run(bytes: &[u8]) -> usize {
     length + short_run(rest)
 }
 
+/// The number that eight ASCII digits mean, the first in the lowest byte.
+#[inline(always)]
+fn eight_digits(word: u64) -> Option<u64> {
+    let digits = word ^ (ONES * b'0' as u64);
+    if (digits.wrapping_add(ONES * (0x7f - 9)) | digits) & HIGHS != 0 {
+        return None;
+    }
+    // Pairs of digits, then of pairs, then of fours.
+    let pairs = (digits & 0x000f_000f_000f_000f) * 10 + (digits >> 8 & 0x000f_000f_000f_000f);
+    let fours = (pairs & 0x0000_00ff_0000_00ff) * 100 + (pairs >> 16 & 0x0000_00ff_0000_00ff);
+    Some((fours & 0xffff) * 10_000 + (fours >> 32))
+}
+
 impl<'a> Scan<'a> {
     pub(super) fn new(bytes: &'a [u8], at: usize, max_keys: u32, max_depth: u32) -> Self {
         Self { bytes, at, keys_left: max_keys, max_depth, surrogates: 0 }
@@ -139,6 +168,13 @@ impl<'a> Scan<'a> {
     /// Skips white space and looks at what follows.
     #[inline(always)]
     pub(super) fn next(&mut self) -> Option<u8> {
+        match self.peek() {
+            Some(byte) if byte > b' ' => Some(byte),
+            _ => self.skip_space(),
+        }
+    }
+
+    fn skip_space(&mut self) -> Option<u8> {
         loop {
             match self.peek()? {
                 b' ' | b'\n' | b'\t' | b'\r' => self.at += 1,
@@ -161,10 +197,10 @@ impl<'a> Scan<'a> {
         self.refuse(Why::Expected(name))
     }
 
-    /// Takes these bytes if they come next: a predicted key with its closing quote.
+    /// Takes these bytes if they come next: a predicted key with its quotes and colon.
     #[inline(always)]
     pub(super) fn take(&mut self, bytes: &[u8]) -> bool {
-        let hit = self.rest().starts_with(bytes);
+        let hit = self.rest().get(..bytes.len()).is_some_and(|next| same(next, bytes));
         if hit {
             self.at += bytes.len();
         }
@@ -180,31 +216,64 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// The string after its opening quote, and whether it had to be unescaped (then it stands in
-    /// `scratch`). Ends after the closing quote.
+    /// The string after its opening quote, if it needs no unescaping. Ends after the closing quote,
+    /// or where it was.
     #[inline(always)]
-    pub(super) fn string<'s>(&mut self, scratch: &'s mut Vec<u8>) -> Parsed<(&'s [u8], bool)>
+    pub(super) fn plain_string(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest();
+        let length = run(rest);
+        if rest.get(length) != Some(&b'"') {
+            return None;
+        }
+        self.at += length + 1;
+        rest.get(..length)
+    }
+
+    /// The string after its opening quote; one with escapes stands in `scratch`. Ends after the
+    /// closing quote.
+    pub(super) fn string<'s>(&mut self, scratch: &'s mut Vec<u8>) -> Parsed<&'s [u8]>
     where
         'a: 's,
     {
-        let rest = self.rest();
-        let length = run(rest);
-        if rest.get(length) == Some(&b'"') {
-            self.at += length + 1;
-            return Ok((rest.get(..length).unwrap_or_default(), false));
+        if let Some(plain) = self.plain_string() {
+            return Ok(plain);
         }
         self.unescape(scratch)?;
-        Ok((scratch, true))
+        Ok(scratch)
     }
 
-    fn unescape(&mut self, scratch: &mut Vec<u8>) -> Parsed<()> {
+    /// Unescapes the string after its opening quote into `scratch`.
+    pub(super) fn unescape(&mut self, scratch: &mut Vec<u8>) -> Parsed<()> {
         scratch.clear();
         loop {
-            let rest = self.rest();
-            let length = run(rest);
-            let (plain, rest) = rest.split_at_checked(length).unwrap_or_default();
-            scratch.extend_from_slice(plain);
-            self.at += length;
+            // Runs between escapes are short: each word is copied while it is searched.
+            let mut rest = self.rest();
+            while let Some((word, tail)) = rest.split_first_chunk::<8>() {
+                let found = marks(u64::from_le_bytes(*word));
+                scratch.extend_from_slice(word);
+                if found != 0 {
+                    let length = (found.trailing_zeros() >> 3) as usize;
+                    scratch.truncate(scratch.len() - 8 + length);
+                    rest = rest.get(length..).unwrap_or_default();
+                    break;
+                }
+                rest = tail;
+            }
+            if rest.len() < 8 {
+                let (plain, tail) = rest.split_at_checked(short_run(rest)).unwrap_or_default();
+                scratch.extend_from_slice(plain);
+                rest = tail;
+            }
+            // Escapes often come in rows, as in "\r\n\t".
+            while let [b'\\', code, tail @ ..] = rest {
+                let byte = SIMPLE_ESCAPES.get(usize::from(*code)).copied().unwrap_or_default();
+                if byte == 0 {
+                    break;
+                }
+                scratch.push(byte);
+                rest = tail;
+            }
+            self.at = self.bytes.len() - rest.len();
             match rest.first() {
                 Some(b'"') => {
                     self.at += 1;
@@ -214,7 +283,8 @@ impl<'a> Scan<'a> {
                     self.at += 1;
                     self.escape(scratch)?;
                 }
-                _ => return self.unfinished_string(),
+                Some(0..0x20) | None => return self.unfinished_string(),
+                Some(_) => {}
             }
         }
     }
@@ -228,12 +298,9 @@ impl<'a> Scan<'a> {
     #[inline]
     fn escape(&mut self, out: &mut Vec<u8>) -> Parsed<()> {
         let byte = match self.peek() {
-            Some(b @ (b'"' | b'\\' | b'/')) => b,
-            Some(b'n') => b'\n',
-            Some(b't') => b'\t',
-            Some(b'r') => b'\r',
-            Some(b'b') => 0x08,
-            Some(b'f') => 0x0c,
+            Some(code) if SIMPLE_ESCAPES.get(usize::from(code)).is_some_and(|byte| *byte != 0) => {
+                SIMPLE_ESCAPES.get(usize::from(code)).copied().unwrap_or_default()
+            }
             Some(b'u') => {
                 self.at += 1;
                 let character = self.escaped_character()?;
@@ -292,7 +359,17 @@ impl<'a> Scan<'a> {
         }
         let whole = self.at;
         let mut mantissa = 0u64;
-        self.digits(&mut mantissa)?;
+        // Epoch times begin with eight digits and more.
+        match self.rest().first_chunk::<8>().map(|word| eight_digits(u64::from_le_bytes(*word))) {
+            Some(Some(eight)) => {
+                mantissa = eight;
+                self.at += 8;
+                if matches!(self.peek(), Some(b'0'..=b'9')) {
+                    self.digits(&mut mantissa)?;
+                }
+            }
+            _ => self.digits(&mut mantissa)?,
+        }
         if self.bytes.get(whole) == Some(&b'0') && self.at > whole + 1 {
             self.at = whole + 1;
             return self.refuse(Why::Expected("no digit after a leading zero"));
@@ -446,92 +523,5 @@ impl<'a> Scan<'a> {
         }
         self.at += 1;
         Ok(())
-    }
-}
-
-/// Writes a text as a JSON string, quotes included.
-pub(crate) fn write_string(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    let mut rest = text;
-    loop {
-        let (plain, tail) = rest.split_at_checked(run(rest)).unwrap_or((rest, &[]));
-        out.extend_from_slice(plain);
-        let Some((byte, tail)) = tail.split_first() else {
-            break;
-        };
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            control => {
-                let digit =
-                    |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0') as u8;
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[digit(control >> 4), digit(control & 15)]);
-            }
-        }
-        rest = tail;
-    }
-    out.push(b'"');
-}
-
-/// The text of a value that [`Scan::skip`] has checked, its lone surrogates replaced by `\ufffd`
-/// (an escape of the same length), so that every reader of JSON can read it.
-pub(super) fn replace_surrogates(text: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    out.extend_from_slice(text);
-    let code = |at: usize| -> Option<u32> {
-        let digits = text.get(at..)?.strip_prefix(b"\\u")?.get(..4)?;
-        u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-    };
-    let mut at = 0;
-    while let Some(found) = memchr::memchr(b'\\', text.get(at..).unwrap_or_default()) {
-        at += found;
-        match code(at) {
-            None => at += 2,
-            Some(0xd800..0xdc00) if matches!(code(at + 6), Some(0xdc00..0xe000)) => at += 12,
-            Some(0xd800..0xe000) => {
-                if let Some(escape) = out.get_mut(at..at + 6) {
-                    escape.copy_from_slice(b"\\ufffd");
-                }
-                at += 6;
-            }
-            Some(_) => at += 6,
-        }
-    }
-}
-
-/// The members of an `overflow` object: name and JSON text of each. Ends early where the text is no
-/// JSON object.
-pub(crate) struct OverflowMembers<'a> {
-    scan: Scan<'a>,
-    name: Vec<u8>,
-}
-
-impl<'a> OverflowMembers<'a> {
-    pub(crate) fn of(text: &'a str) -> Self {
-        let mut scan = Scan::new(text.as_bytes(), 0, u32::MAX, u32::MAX);
-        scan.next();
-        Self { scan, name: Vec::new() }
-    }
-}
-
-impl<'a> Iterator for OverflowMembers<'a> {
-    type Item = (Vec<u8>, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if !matches!(self.scan.next(), Some(b'{' | b',')) {
-            return None;
-        }
-        self.scan.step();
-        self.scan.expect(b'"', "a name").ok()?;
-        let name = self.scan.string(&mut self.name).ok()?.0.to_vec();
-        self.scan.expect(b':', "':'").ok()?;
-        self.scan.next();
-        let start = self.scan.at();
-        self.scan.skip(0).ok()?;
-        Some((name, self.scan.since(start)))
     }
 }

@@ -1,0 +1,15 @@
+//! Decoding and encoding at the public edge.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    unreachable_pub,
+    reason = "tests may stop"
+)]
+
+mod bodies;
+mod columns;
+mod golden;
+mod laws;
+mod support;
