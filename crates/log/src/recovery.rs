@@ -177,8 +177,11 @@ pub(crate) fn recover(
     };
     let path = &newest.path;
     let mut file = disk.open(path, true).map_err(LogError::io("open", path))?;
-    if newest.cut.is_some() {
-        file.truncate(newest.end.byte).map_err(LogError::io("cut", path))?;
+    if newest.cut.is_some() || newest.unproven_from != Some(0) {
+        // The length is set anew even where nothing is cut: a cut whose fsync failed looks done in the cache.
+        file.truncate(newest.end.byte + 1)
+            .and_then(|()| file.truncate(newest.end.byte))
+            .map_err(LogError::io("cut", path))?;
         file.sync().map_err(LogError::io("fsync", path))?;
     }
     let mut rewritten_bytes = 0;
