@@ -97,7 +97,7 @@ impl Population {
 fn user(seed: u64, rank: u32, arena: &mut Arena) -> User {
     let mut random = Random::new(mix(seed) ^ mix(u64::from(rank)));
     // The busiest hundredth are services: they never sleep and have one address.
-    let service = rank % 100 == 0;
+    let service = rank.is_multiple_of(100);
     let name = if service {
         let number = rank / 100;
         let service = pick(&words::SERVICES, number);
@@ -271,7 +271,7 @@ impl Alias {
     #[inline]
     #[expect(clippy::indexing_slicing, reason = "the product's upper half is below the length")]
     pub(super) fn draw(&self, bits: u64) -> usize {
-        let index = ((bits >> 32) * self.0.len() as u64 >> 32) as usize;
+        let index = (((bits >> 32) * self.0.len() as u64) >> 32) as usize;
         let (own, other) = self.0[index];
         if (bits as u32) <= own { index } else { other as usize }
     }
