@@ -1,1 +1,3 @@
-//! testkit
+//! What tests and measurements need: generated data, loads, crashes.
+
+pub mod streamguard;
