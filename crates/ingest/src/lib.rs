@@ -4,6 +4,7 @@ pub mod auth;
 pub mod body;
 pub mod connection;
 pub mod elastic;
+pub mod files;
 pub mod http;
 pub mod lines;
 pub mod listen;
