@@ -2,4 +2,5 @@
 
 mod elastic;
 mod http;
+mod listeners;
 mod recorder;

@@ -19,24 +19,24 @@ use tokio_util::sync::CancellationToken;
 
 /// Records submissions, refuses records that are no JSON objects, and answers as scripted.
 #[derive(Default)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     /// What was taken.
-    pub taken: Mutex<Vec<Submission>>,
+    pub(crate) taken: Mutex<Vec<Submission>>,
     /// Errors to give before taking more.
-    pub script: Mutex<VecDeque<SubmitError>>,
+    pub(crate) script: Mutex<VecDeque<SubmitError>>,
     /// How long durability takes.
-    pub delay: Mutex<Duration>,
+    pub(crate) delay: Mutex<Duration>,
     /// Most bytes waiting at once.
-    pub most_waiting: Arc<Mutex<(usize, usize)>>,
+    pub(crate) most_waiting: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Recorder {
-    pub fn fail(&self, errors: impl IntoIterator<Item = SubmitError>) {
+    pub(crate) fn fail(&self, errors: impl IntoIterator<Item = SubmitError>) {
         self.script.lock().unwrap().extend(errors);
     }
 
     /// The JSON of all records, and the text of raw lines and syslog records.
-    pub fn texts(&self) -> Vec<String> {
+    pub(crate) fn texts(&self) -> Vec<String> {
         let mut texts = Vec::new();
         for submission in self.taken.lock().unwrap().iter() {
             texts.extend(records(&submission.body).0);
@@ -45,7 +45,7 @@ impl Recorder {
     }
 
     /// Reasons and bytes of all dead letters.
-    pub fn dead(&self) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn dead(&self) -> Vec<(String, Vec<u8>)> {
         let taken = self.taken.lock().unwrap();
         let letters = taken.iter().filter_map(|submission| match &submission.body {
             Body::DeadLetters(letters) => Some(letters.iter()),
@@ -54,16 +54,16 @@ impl Recorder {
         letters.flatten().map(|letter| (letter.reason.clone(), letter.raw.to_vec())).collect()
     }
 
-    pub fn last(&self) -> Submission {
+    pub(crate) fn last(&self) -> Submission {
         self.taken.lock().unwrap().last().cloned().expect("something was taken")
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.taken.lock().unwrap().len()
     }
 
     /// Waits until so many records and dead letters were taken.
-    pub async fn wait_for(&self, records: usize) {
+    pub(crate) async fn wait_for(&self, records: usize) {
         for _ in 0..1000 {
             if self.texts().len() + self.dead().len() >= records {
                 return;
@@ -162,8 +162,8 @@ impl Submit for Recorder {
 }
 
 /// Keys `good` (ingest) and `reader` (query only), or everything open.
-pub struct Keys {
-    pub open: bool,
+pub(crate) struct Keys {
+    pub(crate) open: bool,
 }
 
 impl Keys {
@@ -207,19 +207,19 @@ impl Authenticate for Keys {
 }
 
 /// A running HTTP server with both HTTP doors.
-pub struct Server {
-    pub address: SocketAddr,
-    pub recorder: Arc<Recorder>,
-    pub metrics: DoorMetrics,
-    pub stop: CancellationToken,
-    pub task: tokio::task::JoinHandle<()>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) metrics: DoorMetrics,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: tokio::task::JoinHandle<()>,
 }
 
-pub async fn server(open: bool, limits: BodyLimits) -> Server {
+pub(crate) async fn server(open: bool, limits: BodyLimits) -> Server {
     server_with(open, limits, ServerLimits::default()).await
 }
 
-pub async fn server_with(open: bool, limits: BodyLimits, server: ServerLimits) -> Server {
+pub(crate) async fn server_with(open: bool, limits: BodyLimits, server: ServerLimits) -> Server {
     let recorder = Arc::new(Recorder::default());
     let metrics = DoorMetrics::default();
     let doors = HttpDoors::new(recorder.clone(), Arc::new(Keys { open }), limits, &metrics);
@@ -234,19 +234,19 @@ pub async fn server_with(open: bool, limits: BodyLimits, server: ServerLimits) -
 
 /// An answer as it came.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    pub fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.head.lines().find_map(|line| {
             let (have, value) = line.split_once(':')?;
             have.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
@@ -255,7 +255,7 @@ impl Answer {
 }
 
 /// Sends one request on a connection of its own and reads the answer to the end.
-pub async fn call(
+pub(crate) async fn call(
     address: SocketAddr,
     method: &str,
     path: &str,
@@ -274,7 +274,7 @@ pub async fn call(
     read_answer(stream).await
 }
 
-pub async fn read_answer(mut stream: TcpStream) -> Answer {
+pub(crate) async fn read_answer(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
