@@ -25,7 +25,8 @@ use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
 use palisade_query::{Limits, QueryEngine, Snapshots};
-use palisade_table::{CatalogCommits, Snapshot, TableOptions, Tables};
+use palisade_event::schema::{ALERTS, DEAD_LETTERS, EVENTS};
+use palisade_table::{RetentionRule, Snapshot, TableOptions, Tables};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -106,7 +107,7 @@ pub(crate) async fn open_catalog(config: &Config, create: bool) -> Result<Catalo
 }
 
 fn log_options(config: &Config, disk: &dyn Disk, log_id: u128) -> LogOptions {
-    let total = disk.free_space(&config.data).map_or(0, |space| space.total);
+    let total = disk.space(&config.data).map_or(0, |space| space.total);
     let percent = total / 100 * u64::from(config.disk.keep_free_percent);
     LogOptions {
         log_id,
@@ -187,8 +188,12 @@ impl Server {
             committed = manifest.position.0,
             "log open"
         );
-        let commits = Arc::new(CatalogCommits::new(catalog.blocking(runtime.handle().clone())));
-        let tables = Arc::new(Tables::open(&config.data, commits, table_options(config))?);
+        let commits = Arc::new(catalog.blocking(runtime.handle().clone()));
+        let (tables, opened) = Tables::open(&config.data, commits, table_options(config))?;
+        for error in &opened.damaged {
+            tracing::error!(%error, "queries that need this segment will fail; see `palisade table verify`");
+        }
+        let tables = Arc::new(tables);
         let lists = Arc::new(ArcSwap::from_pointee(read_lists(config)?));
 
         let mut registry = Registry::default();
@@ -289,7 +294,7 @@ impl Server {
         ));
         runtime.spawn(watch_keys(keys, stop.clone()));
         let stopping = Arc::new(AtomicBool::new(false));
-        let maintenance = maintain(Arc::clone(&tables), clock, Arc::clone(&stopping))?;
+        let maintenance = maintain(Arc::clone(&tables), epoch, clock, Arc::clone(&stopping))?;
         Ok(Self {
             runtime,
             stop,
@@ -326,7 +331,9 @@ impl Server {
             tokio::select! {
                 _ = terminate.recv() => Ok(None),
                 _ = interrupt.recv() => Ok(None),
-                _ = fatal.wait_for(Option::is_some) => Ok(fatal.borrow().clone()),
+                message = fatal.wait_for(Option::is_some) => {
+                    Ok(message.map_or(None, |message| message.clone()))
+                }
                 () = poisoned(&self.log) => Ok(Some(
                     "the log's disk failed: nothing more can be acknowledged; check the disk and start again".to_owned(),
                 )),
@@ -376,21 +383,35 @@ async fn watch_keys(keys: Arc<KeyStore>, stop: CancellationToken) {
     }
 }
 
-fn table_options(_config: &Config) -> TableOptions {
-    TableOptions::default()
+fn table_options(config: &Config) -> TableOptions {
+    let table = &config.table;
+    let spans = [
+        (EVENTS, table.events_retention),
+        (ALERTS, table.alerts_retention),
+        (DEAD_LETTERS, table.dead_letters_retention),
+    ];
+    let retention = spans
+        .into_iter()
+        .filter_map(|(table, span)| {
+            let keep_micros = i64::try_from(span?.0.as_micros()).ok()?;
+            Some(RetentionRule { table: table.to_owned(), tenant: None, keep_micros })
+        })
+        .collect();
+    TableOptions { retention, ..TableOptions::default() }
 }
 
 /// Compaction, retention and deletion, one bounded step after the other.
 fn maintain(
     tables: Arc<Tables>,
+    epoch: u64,
     clock: Arc<dyn Clock>,
     stopping: Arc<AtomicBool>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
         while !stopping.load(Ordering::Acquire) {
-            let pause = match tables.maintain(clock.now()) {
-                Ok(report) if report.is_idle() => Duration::from_secs(1),
-                Ok(_) => Duration::ZERO,
+            let pause = match tables.maintain(clock.now(), epoch) {
+                Ok(report) if report.more => Duration::ZERO,
+                Ok(_) => Duration::from_secs(1),
                 Err(error) => {
                     tracing::warn!(%error, "table maintenance failed, it is tried again");
                     Duration::from_secs(10)

@@ -103,7 +103,7 @@ impl Key {
                     return Err(format!("there is no key '{id}'; `palisade key list` shows all").into());
                 };
                 audit(&catalog, now, &key.tenant, "key:revoke", &id).await?;
-                catalog.revoke_key(&key.tenant, &id, now).await?;
+                catalog.revoke_key(Some(&key.tenant), &id, now).await?;
                 eprintln!("The key {id} is refused from now on.");
             }
         }

@@ -40,7 +40,7 @@ pub(crate) fn load(
 }
 
 /// Puts `PALISADE_SECTION__KEY` variables over a configuration.
-pub(crate) fn overlay(value: &mut Value, environment: impl Iterator<Item = (String, String)>) {
+fn overlay(value: &mut Value, environment: impl Iterator<Item = (String, String)>) {
     let mut variables: Vec<_> = environment
         .filter_map(|(name, text)| {
             let path = name.strip_prefix("PALISADE_")?.to_ascii_lowercase();
@@ -50,15 +50,21 @@ pub(crate) fn overlay(value: &mut Value, environment: impl Iterator<Item = (Stri
         .collect();
     variables.sort();
     for (path, text) in variables {
-        let mut at = &mut *value;
-        for part in path.split("__") {
-            if !at.is_object() {
-                *at = Value::Object(Map::new());
-            }
-            let Some(object) = at.as_object_mut() else { break };
-            at = object.entry(part.to_owned()).or_insert(Value::Null);
-        }
-        *at = serde_saphyr::from_str(&text).unwrap_or(Value::String(text));
+        let new = serde_saphyr::from_str(&text).unwrap_or(Value::String(text));
+        put(value, &path.split("__").collect::<Vec<_>>(), new);
+    }
+}
+
+fn put(at: &mut Value, path: &[&str], new: Value) {
+    let Some((first, rest)) = path.split_first() else {
+        *at = new;
+        return;
+    };
+    if !at.is_object() {
+        *at = Value::Object(Map::new());
+    }
+    if let Some(object) = at.as_object_mut() {
+        put(object.entry((*first).to_owned()).or_insert(Value::Null), rest, new);
     }
 }
 

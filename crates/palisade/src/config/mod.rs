@@ -8,7 +8,7 @@
 mod load;
 mod units;
 
-pub(crate) use load::{ConfigError, load, overlay};
+pub(crate) use load::{ConfigError, load};
 pub(crate) use units::{Size, Span};
 
 use schemars::JsonSchema;
