@@ -44,6 +44,8 @@ enum Command {
     Key(commands::key::Key),
     /// Look at the durable log.
     Log(commands::log::Log),
+    /// Measure this build on this machine.
+    Bench(commands::bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Score(score) => score.run(),
         Command::Key(key) => key.run(&config),
         Command::Log(log) => log.run(&config),
+        Command::Bench(bench) => bench.run(),
         Command::Validate(_) => Ok(ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -84,8 +84,9 @@ impl Committer {
                 }
             }
             if let Some((task, chain)) = &running {
-                if let Some(parts) = task.wait(Duration::ZERO)
-                    && committed >= task.position
+                // S ≤ T: the parts are only taken once they may be recorded.
+                if committed >= task.position
+                    && let Some(parts) = task.wait(Duration::ZERO)
                 {
                     let parts = parts.map_err(|reason| PipelineError::Checkpoint {
                         path: format!("at offset {}", task.position.0),

@@ -135,10 +135,12 @@ impl Session {
             CATALOG.to_owned(),
             Arc::new(catalog),
         );
-        let state = SessionStateBuilder::new_from_existing(template.state.clone())
+        let mut state = SessionStateBuilder::new_from_existing(template.state.clone())
             .with_catalog_list(Arc::new(catalogs))
             .with_runtime_env(template.runtime(pool)?)
             .build();
+        // What `now()` answers, the same in the whole query.
+        state.mark_start_execution();
         Ok(Self { state, main })
     }
 

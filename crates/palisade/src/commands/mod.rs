@@ -1,5 +1,6 @@
 //! The verbs of the command line, one module each.
 
+pub(crate) mod bench;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod query;

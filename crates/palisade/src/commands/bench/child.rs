@@ -1,0 +1,136 @@
+//! A server of this build as a child process with its own data directory, and what the system says
+//! about it.
+
+use crate::server::Failure;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Linux counts process time in hundredths of a second.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A server process; killed when dropped.
+pub(crate) struct ServerProcess {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) data: PathBuf,
+}
+
+impl ServerProcess {
+    /// Starts a server on a free port of loopback and waits until it listens.
+    pub(crate) fn start(data: &Path) -> Result<Self, Failure> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--data")
+            .arg(data)
+            .args(["run"])
+            .env("PALISADE_HTTP__LISTEN", "127.0.0.1:0")
+            .env("PALISADE_LOGGING__LEVEL", "warn")
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().ok_or("the server has no output")?;
+        let mut lines = BufReader::new(out).lines();
+        let first = match lines.next() {
+            Some(line) => line?,
+            None => {
+                let _ = child.kill();
+                return Err("the server ended before it listened".into());
+            }
+        };
+        // The rest of what it prints must be read, or it would wait for us one day.
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = first
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next())
+            .and_then(|address| address.parse().ok())
+            .ok_or_else(|| format!("the server said '{first}'"))?;
+        Ok(Self { child, address, data: data.to_owned() })
+    }
+
+    /// CPU seconds that it has used, in user and system mode.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.unwrap_or_default();
+        // The name in parentheses may hold anything; the 12th and 13th fields after it are the times.
+        let after = stat.rsplit(')').next().unwrap_or("");
+        let times = after.split_whitespace().skip(11).take(2);
+        times.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
+    }
+
+    /// The most memory that it has held, in bytes.
+    pub(crate) fn peak_rss_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+
+    /// Waits until everything is committed and compaction has caught up: until for three seconds in a row
+    /// no file of the tables changed and hardly any CPU was used.
+    pub(crate) fn wait_idle(&self, longest: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + longest;
+        let (mut files, mut cpu, mut quiet) = (self.table_files(), self.cpu_seconds(), 0);
+        while quiet < 3 {
+            if Instant::now() > end {
+                return Err(format!("the server was not idle after {longest:?}").into());
+            }
+            std::thread::park_timeout(Duration::from_secs(1));
+            let (new_files, new_cpu) = (self.table_files(), self.cpu_seconds());
+            // A commit happens at the latest five seconds after its first row.
+            let still = new_files == files && new_cpu - cpu < 0.05 && self.is_committed();
+            quiet = if still { quiet + 1 } else { 0 };
+            (files, cpu) = (new_files, new_cpu);
+        }
+        Ok(())
+    }
+
+    fn is_committed(&self) -> bool {
+        let url = format!("http://{}/readyz", self.address);
+        let Ok(mut answer) = ureq::get(url).call() else { return false };
+        let Ok(text) = answer.body_mut().read_to_string() else { return false };
+        let progress: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        progress["committed"] == progress["log_end"] && progress["ready"] == true
+    }
+
+    /// Names and sizes of the files of all tables.
+    fn table_files(&self) -> Vec<(PathBuf, u64)> {
+        let mut files = Vec::new();
+        list(&self.data.join("tables"), &mut files);
+        files.sort();
+        files
+    }
+
+    /// Bytes that the tables take on disk, indexes included.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.table_files().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Asks it to stop and waits.
+    pub(crate) fn stop(mut self) -> Result<(), Failure> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("the server ended with {status}").into()) }
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn list(directory: &Path, files: &mut Vec<(PathBuf, u64)>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => list(&entry.path(), files),
+            Ok(metadata) => files.push((entry.path(), metadata.len())),
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `palisade bench`: measurements that anyone can repeat; `--json` prints fixed keys.
+
+mod child;
+mod ingest;
+
+use crate::Outcome;
+use clap::{Args, Subcommand};
+
+/// Measure this build on this machine.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Ingestion over HTTP on loopback: CPU per event, rate, latencies, stored bytes, memory.
+    Ingest(ingest::Ingest),
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Outcome {
+        match self.what {
+            What::Ingest(ingest) => ingest.run(),
+        }
+    }
+}
