@@ -81,7 +81,9 @@ fn frame(offset: u64, rows: usize, random: &mut Random) -> RecordBatch {
     let ids: Vec<String> = event_times
         .iter()
         .enumerate()
-        .map(|(row, time)| format!("evt_{}_{}", time / 1_000_000, offset * rows as u64 + row as u64))
+        .map(|(row, time)| {
+            format!("evt_{}_{}", time / 1_000_000, offset * rows as u64 + row as u64)
+        })
         .collect();
     let kinds: Vec<&str> = (0..rows).map(|_| TYPES[random.zipf(8) as usize]).collect();
     let text = |f: &mut dyn FnMut(usize) -> Option<String>| encoded((0..rows).map(f));
@@ -97,7 +99,10 @@ fn frame(offset: u64, rows: usize, random: &mut Random) -> RecordBatch {
         ("source", text(&mut |_| Some("http".to_owned()))),
         ("event_id", Arc::new(StringArray::from(ids))),
         ("type", text(&mut |row| Some(kinds[row].to_owned()))),
-        ("outcome", text(&mut |_| Some(if r.unit() < 0.9 { "success" } else { "failure" }.to_owned()))),
+        (
+            "outcome",
+            text(&mut |_| Some(if r.unit() < 0.9 { "success" } else { "failure" }.to_owned())),
+        ),
         ("user", text(&mut |row| Some(format!("user{:05}", users[row])))),
         ("host", text(&mut |row| Some(format!("host-{:03}", users[row] % 200)))),
         (
@@ -107,16 +112,44 @@ fn frame(offset: u64, rows: usize, random: &mut Random) -> RecordBatch {
                 Some(format!("10.{}.{}.{}", n / 65_536, n / 256 % 256, n % 256))
             }),
         ),
-        ("src_port", Arc::new(Int32Array::from_iter_values((0..rows).map(|_| 1024 + (r.next() % 60_000) as i32)))),
+        (
+            "src_port",
+            Arc::new(Int32Array::from_iter_values(
+                (0..rows).map(|_| 1024 + (r.next() % 60_000) as i32),
+            )),
+        ),
         ("location", text(&mut |row| Some(format!("City {}", users[row] % 97)))),
         ("user_agent", text(&mut |row| Some(format!("Mozilla/5.0 (variant {})", users[row] % 40)))),
         ("url", text(&mut |_| Some(format!("/api/v1/resource/{}", r.zipf(3000))))),
-        ("reported_threat_score", Arc::new(Float64Array::from_iter_values((0..rows).map(|_| (r.unit() * 100.0).round() / 100.0)))),
-        ("metadata.bytes", Arc::new(Int64Array::from_iter_values((0..rows).map(|_| (r.next() % 100_000) as i64)))),
+        (
+            "reported_threat_score",
+            Arc::new(Float64Array::from_iter_values(
+                (0..rows).map(|_| (r.unit() * 100.0).round() / 100.0),
+            )),
+        ),
+        (
+            "metadata.bytes",
+            Arc::new(Int64Array::from_iter_values((0..rows).map(|_| (r.next() % 100_000) as i64))),
+        ),
         ("metadata.device", text(&mut |row| Some(format!("device-{}", users[row] % 1000)))),
-        ("entropy", Arc::new(Float32Array::from_iter_values((0..rows).map(|_| ((4.0 + r.unit()) * 256.0).round() as f32 / 256.0)))),
-        ("threat_score", Arc::new(Float32Array::from_iter_values((0..rows).map(|_| (r.unit() * r.unit() * 1000.0).round() as f32 / 1000.0)))),
-        ("anomaly_score", Arc::new(Float32Array::from_iter_values((0..rows).map(|_| (r.unit() * r.unit() * 1000.0).round() as f32 / 1000.0)))),
+        (
+            "entropy",
+            Arc::new(Float32Array::from_iter_values(
+                (0..rows).map(|_| ((4.0 + r.unit()) * 256.0).round() as f32 / 256.0),
+            )),
+        ),
+        (
+            "threat_score",
+            Arc::new(Float32Array::from_iter_values(
+                (0..rows).map(|_| (r.unit() * r.unit() * 1000.0).round() as f32 / 1000.0),
+            )),
+        ),
+        (
+            "anomaly_score",
+            Arc::new(Float32Array::from_iter_values(
+                (0..rows).map(|_| (r.unit() * r.unit() * 1000.0).round() as f32 / 1000.0),
+            )),
+        ),
     ];
     batch(columns)
 }
@@ -150,7 +183,8 @@ fn wide_frame(offset: u64, rows: usize, random: &mut Random) -> (RecordBatch, us
         let distinct = [3, 20, 200, 5_000][column as usize % 4];
         let present = |row: usize| (shapes[row] * 31 + column * 7) % 20 < 3;
         let values = (0..rows).map(|row| {
-            present(row).then(|| format!("C:\\Windows\\System32\\value-{}.exe", random.zipf(distinct)))
+            present(row)
+                .then(|| format!("C:\\Windows\\System32\\value-{}.exe", random.zipf(distinct)))
         });
         let values: Vec<Option<String>> = values.collect();
         raw += values.iter().flatten().map(|v| v.len() + name.len() + 6).sum::<usize>();
@@ -185,7 +219,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let columns = arguments.next().is_some();
     let dir = std::env::temp_dir().join(format!("palisade-seal-speed-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let done = narrow(&dir.join("narrow"), rows, columns).and_then(|()| wide(&dir.join("wide"), rows));
+    let done =
+        narrow(&dir.join("narrow"), rows, columns).and_then(|()| wide(&dir.join("wide"), rows));
     std::fs::remove_dir_all(&dir)?;
     done
 }
@@ -242,12 +277,17 @@ fn print_columns(path: &std::path::Path) -> Result<(), Box<dyn Error>> {
             let sum = sums.entry(column.column_path().string()).or_default();
             sum.0 += column.compressed_size();
             sum.1 += i64::from(column.bloom_filter_length().unwrap_or(0));
-            sum.2 = format!("{:?} {:?}", column.compression(), column.encodings().collect::<Vec<_>>());
+            sum.2 =
+                format!("{:?} {:?}", column.compression(), column.encodings().collect::<Vec<_>>());
         }
     }
     for (name, (bytes, bloom, how)) in &sums {
         let per_row = |bytes: i64| bytes as f64 / rows as f64;
-        println!("  {name:24} {:6.3} bytes/row, bloom {:.3} {how}", per_row(*bytes), per_row(*bloom));
+        println!(
+            "  {name:24} {:6.3} bytes/row, bloom {:.3} {how}",
+            per_row(*bytes),
+            per_row(*bloom)
+        );
     }
     let index = std::fs::metadata(palisade_table::EntityIndex::path_of(path))?.len();
     println!("  {:24} {:6.3}", "entity index", index as f64 / rows as f64);

@@ -1,8 +1,8 @@
 //! Which segments to merge.
 //!
-//! Segments are merged by size, neighbours in the log only, so that a file stays narrow in time. The
-//! classes of size are below 16 Ki, 128 Ki, 1 Mi, 8 Mi rows, and finished. Small neighbours are merged
-//! when there are [`CompactionPolicy::fan_in`] of them. A segment of a million rows or more is good
+//! Segments are merged by size, neighbours in the log only, so that a file stays narrow in time.
+//! Small segments are classed by powers of [`CompactionPolicy::fan_in`], and so many neighbours of one
+//! class make one of the next: a row is rewritten once a class. A segment of a million rows or more is good
 //! to read as it is, so these wait until there are [`CompactionPolicy::large_files`] and are then
 //! merged once, up to [`CompactionPolicy::target_rows`]. At full load, where every sealed segment has
 //! more than a million rows, a row is so written once when sealed and at most once more.
@@ -24,6 +24,13 @@ pub struct CompactionPolicy {
     pub memory_bytes: usize,
 }
 
+/// The class of segments that are good as they are, for long.
+const LARGE: u32 = 100;
+/// So many small segments between two large ones are merged, whatever their classes.
+const SHUT_IN: usize = 4;
+/// The class of segments that are not merged any more.
+const FINISHED: u32 = 101;
+
 impl Default for CompactionPolicy {
     fn default() -> Self {
         Self {
@@ -37,14 +44,12 @@ impl Default for CompactionPolicy {
 }
 
 impl CompactionPolicy {
-    /// 0 to 2 are small, 3 is large, 4 is finished.
-    fn class(&self, rows: u64) -> u8 {
+    /// The class of a segment's size.
+    fn class(&self, rows: u64) -> u32 {
         match rows {
-            _ if rows >= self.target_rows / 2 => 4,
-            _ if rows >= self.large_rows => 3,
-            _ if rows >= self.large_rows / 8 => 2,
-            _ if rows >= self.large_rows / 64 => 1,
-            _ => 0,
+            _ if rows >= self.target_rows / 2 => FINISHED,
+            _ if rows >= self.large_rows => LARGE,
+            _ => rows.max(1).ilog(self.fan_in.max(2) as u64),
         }
     }
 
@@ -52,21 +57,31 @@ impl CompactionPolicy {
     /// segments are in the order of the log.
     pub(crate) fn choose(&self, segments: &[&SegmentMeta]) -> Option<Vec<usize>> {
         let most = self.fan_in.max(2) * 2;
-        for class in 0..=3u8 {
-            let enough = if class == 3 { self.large_files } else { self.fan_in }.max(2);
+        let top = self.class(self.large_rows.saturating_sub(1)).min(LARGE - 1);
+        for class in (0..=top).chain([LARGE]) {
+            let enough = if class == LARGE { self.large_files } else { self.fan_in }.max(2);
             // Neighbours of this class or a smaller one; a smaller one between two of this class would
             // otherwise part them for ever.
             let mut run: Vec<usize> = Vec::new();
+            let mut of_class = 0usize;
             for (index, segment) in segments.iter().enumerate() {
-                if self.class(segment.rows) <= class {
+                let own = self.class(segment.rows);
+                if own <= class {
                     run.push(index);
-                } else if run.len() >= enough {
-                    break;
-                } else {
-                    run.clear();
+                    of_class += usize::from(own == class);
+                    continue;
                 }
+                // Small ones of several classes that are shut in by large ones get no more neighbours.
+                if class == top && run.len() >= SHUT_IN {
+                    of_class = enough;
+                }
+                if of_class >= enough {
+                    break;
+                }
+                run.clear();
+                of_class = 0;
             }
-            if run.len() < enough {
+            if of_class < enough {
                 continue;
             }
             let mut rows = 0u64;
@@ -150,13 +165,15 @@ mod tests {
         let policy = CompactionPolicy::default();
         for rows in [1u64, 50, 5_000, 100_000, 700_000] {
             let (live, amplification) = run(&policy, std::iter::repeat_n(rows, 5_000));
-            assert!(live.len() <= 5_000 / 8 && live.len() < 250, "{} files of {rows}", live.len());
+            let finished = rows * 5_000 / (policy.target_rows / 2);
+            assert!(live.len() as u64 <= finished + 80, "{} files of {rows}", live.len());
             assert!(amplification <= 5.0, "{amplification} at {rows}");
         }
         // Sizes that change all the time.
         let (live, amplification) =
             run(&policy, (0..5_000u64).map(|i| i * 7919 % 13 * (i * 104_729 % 40_000) + 1));
-        assert!(live.len() < 150, "{} files", live.len());
+        let finished = live.iter().filter(|rows| **rows >= policy.target_rows / 2).count();
+        assert!(live.len() <= finished * 3 + 80, "{} files, {finished} finished", live.len());
         assert!(amplification <= 5.0, "{amplification}");
     }
 }

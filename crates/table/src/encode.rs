@@ -13,9 +13,9 @@ pub(crate) mod text;
 pub(crate) mod unit;
 
 /// Rows of a page where a row is neither tiny nor huge, and of a block of the entity index.
-pub const PAGE_ROWS: usize = 4096;
+pub(crate) const PAGE_ROWS: usize = 4096;
 /// Rows of a full row group: 48 pages, and the bloom filter of a unique column fills 256 KiB.
-pub const ROW_GROUP_ROWS: usize = 48 * PAGE_ROWS;
+pub(crate) const ROW_GROUP_ROWS: usize = 48 * PAGE_ROWS;
 /// A run of consecutive rows of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {

@@ -215,9 +215,9 @@ impl EntityIndex {
         self.file
             .read_exact_at(&mut bytes, column.data + u64::from(from))
             .map_err(TableError::io("read", &self.path))?;
-        let sound = bytes.split_last_chunk::<4>().is_some_and(|(body, sum)| {
-            u32::from_le_bytes(*sum) == bucket_checksum(body)
-        });
+        let sound = bytes
+            .split_last_chunk::<4>()
+            .is_some_and(|(body, sum)| u32::from_le_bytes(*sum) == bucket_checksum(body));
         if !sound {
             return Err(TableError::damaged(&self.path, "an index bucket has a wrong checksum"));
         }
@@ -284,7 +284,8 @@ fn parse_header(bytes: &[u8], file_len: u64) -> Result<Header, &'static str> {
     for _ in 0..count {
         let name_len = u16::from_le_bytes(fields.take().ok_or(SHORT)?);
         let name = fields.slice(usize::from(name_len)).ok_or(SHORT)?;
-        let name = std::str::from_utf8(name).map_err(|_| "an indexed column's name is not UTF-8")?;
+        let name =
+            std::str::from_utf8(name).map_err(|_| "an indexed column's name is not UTF-8")?;
         let values = u32::from_le_bytes(fields.take().ok_or(SHORT)?);
         let [bucket_bits] = fields.take::<1>().ok_or(SHORT)?;
         if bucket_bits > 20 {
@@ -298,13 +299,7 @@ fn parse_header(bytes: &[u8], file_len: u64) -> Result<Header, &'static str> {
         if !offsets.is_sorted() || end > file_len {
             return Err("the index's buckets lie outside of the file");
         }
-        columns.push(IndexedColumn {
-            name: name.to_owned(),
-            values,
-            bucket_bits,
-            data,
-            offsets,
-        });
+        columns.push(IndexedColumn { name: name.to_owned(), values, bucket_bits, data, offsets });
     }
     Ok((rows, block_rows, columns))
 }

@@ -62,20 +62,31 @@ impl Kind {
     pub fn of(field: &Field) -> Option<Self> {
         Some(match field.data_type() {
             DataType::Boolean => Self::Bool,
-            DataType::Int32 | DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => {
-                Self::I32
-            }
+            DataType::Int32
+            | DataType::Int8
+            | DataType::Int16
+            | DataType::UInt8
+            | DataType::UInt16 => Self::I32,
             DataType::Int64 | DataType::UInt32 => Self::I64,
             DataType::UInt64 => Self::U64,
             DataType::Float32 => Self::F32,
             DataType::Float64 => Self::F64,
             DataType::Timestamp(_, _) => Self::Timestamp,
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if is_json(field) => Self::Json,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if is_json(field) => {
+                Self::Json
+            }
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::Text,
             DataType::Dictionary(_, values)
-                if matches!(**values, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) =>
+                if matches!(
+                    **values,
+                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+                ) =>
             {
-                if is_json(field) { Self::Json } else { Self::Text }
+                if is_json(field) {
+                    Self::Json
+                } else {
+                    Self::Text
+                }
             }
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Self::Binary,
             DataType::FixedSizeBinary(16) => Self::Id,
@@ -149,9 +160,8 @@ pub(crate) fn conform(
     let unfit = |error: &dyn std::fmt::Display| {
         TableError::columns(table, format!("column {}: {error}", field.name()))
     };
-    let own = Kind::of(field).ok_or_else(|| {
-        unfit(&format!("type {} is none that tables keep", field.data_type()))
-    })?;
+    let own = Kind::of(field)
+        .ok_or_else(|| unfit(&format!("type {} is none that tables keep", field.data_type())))?;
     let narrowed = match array.data_type() {
         DataType::LargeUtf8 | DataType::Utf8View => cast(array, &DataType::Utf8),
         DataType::LargeBinary | DataType::BinaryView => cast(array, &DataType::Binary),
@@ -279,14 +289,17 @@ mod tests {
             assert_eq!(texts, wanted);
         };
         check(Arc::new(Int64Array::from(vec![Some(-7), None])), &[Some("-7"), None]);
-        check(Arc::new(Float64Array::from(vec![1.5, 1.0, 1e300])), &[
-            Some("1.5"),
-            Some("1.0"),
-            Some("1e300"),
-        ]);
+        check(
+            Arc::new(Float64Array::from(vec![1.5, 1.0, 1e300])),
+            &[Some("1.5"), Some("1.0"), Some("1e300")],
+        );
         check(Arc::new(BooleanArray::from(vec![true, false])), &[Some("true"), Some("false")]);
-        check(Arc::new(StringArray::from(vec!["a\"b\n", "7"])), &[Some("\"a\\\"b\\n\""), Some("\"7\"")]);
-        let encoded: DictionaryArray<Int32Type> = vec![Some("x"), None, Some("x")].into_iter().collect();
+        check(
+            Arc::new(StringArray::from(vec!["a\"b\n", "7"])),
+            &[Some("\"a\\\"b\\n\""), Some("\"7\"")],
+        );
+        let encoded: DictionaryArray<Int32Type> =
+            vec![Some("x"), None, Some("x")].into_iter().collect();
         check(Arc::new(encoded), &[Some("\"x\""), None, Some("\"x\"")]);
     }
 

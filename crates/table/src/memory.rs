@@ -48,9 +48,10 @@ impl MemoryList {
 
     /// Forgets the batches of entries below an offset.
     pub(crate) fn drop_before(&mut self, committed: Offset) {
-        let gone = self.full.iter().take_while(|chunk| {
-            chunk.last().is_some_and(|last| last.offset < committed)
-        });
+        let gone = self
+            .full
+            .iter()
+            .take_while(|chunk| chunk.last().is_some_and(|last| last.offset < committed));
         let gone = gone.count();
         let mut left = MemoryList::default();
         let mut rest = self.full.split_off(gone).into_iter();
@@ -103,7 +104,8 @@ impl Flat {
             return Arc::clone(flat);
         }
         let shown = list.iter().filter(|batch| batch.offset < visible);
-        let flat: Arc<Vec<RecordBatch>> = Arc::new(shown.map(|batch| batch.batch.clone()).collect());
+        let flat: Arc<Vec<RecordBatch>> =
+            Arc::new(shown.map(|batch| batch.batch.clone()).collect());
         if cached.as_ref().is_none_or(|(known, _)| *known < generation) {
             *cached = Some((generation, Arc::clone(&flat)));
         }

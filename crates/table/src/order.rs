@@ -40,12 +40,15 @@ impl KeyColumns {
 
     /// Microseconds, per row.
     pub(crate) fn times(&self) -> &[i64] {
-        self.times.as_primitive_opt::<TimestampMicrosecondType>().map_or(&[], |times| times.values())
+        self.times
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .map_or(&[], |times| times.values())
     }
 
     /// Positions, per row; empty when the batch has none.
     pub(crate) fn positions(&self) -> &[u64] {
-        let positions = self.positions.as_ref().and_then(|array| array.as_primitive_opt::<UInt64Type>());
+        let positions =
+            self.positions.as_ref().and_then(|array| array.as_primitive_opt::<UInt64Type>());
         positions.map_or(&[], |positions| positions.values())
     }
 }
@@ -60,7 +63,8 @@ enum Ranks {
 pub(crate) fn sorted_runs(table: &str, batches: &[RecordBatch]) -> Result<Vec<Run>, TableError> {
     let keys: Vec<KeyColumns> =
         batches.iter().map(|batch| KeyColumns::of(table, batch)).collect::<Result<_, _>>()?;
-    let (ranks, tenants) = ranks(&keys).ok_or_else(|| TableError::columns(table, "tenant is no text"))?;
+    let (ranks, tenants) =
+        ranks(&keys).ok_or_else(|| TableError::columns(table, "tenant is no text"))?;
     let times = || keys.iter().flat_map(|key| key.times().iter().copied());
     let (min, max) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
     let span = (i128::from(max) - i128::from(min) + 1) as u128;
@@ -110,11 +114,9 @@ fn ranks(keys: &[KeyColumns]) -> Option<(Vec<Ranks>, u64)> {
         all.push(match text.values() {
             Some(values) if values.len() == 1 => Ranks::One(rank(values.value(0))),
             Some(values) => {
-                let by_key: Vec<u64> =
-                    values.iter().map(|value| value.map_or(0, rank)).collect();
-                let rows = (0..text.len()).map(|row| {
-                    text.key(row).and_then(|key| by_key.get(key)).copied().unwrap_or(0)
-                });
+                let by_key: Vec<u64> = values.iter().map(|value| value.map_or(0, rank)).collect();
+                let rows = (0..text.len())
+                    .map(|row| text.key(row).and_then(|key| by_key.get(key)).copied().unwrap_or(0));
                 Ranks::Rows(rows.collect())
             }
             None => Ranks::Rows((0..text.len()).map(|row| text.get(row).map_or(0, rank)).collect()),

@@ -4,8 +4,8 @@
 //! committed in the catalog, published to snapshots. Whatever instant the process dies at, the log
 //! still has the rows or the catalog has the segments, and no file is taken for live that is not.
 
-use crate::encode::unit::{Layout, cut_runs, group_rows};
 use crate::encode::Run;
+use crate::encode::unit::{Layout, cut_runs, group_rows};
 use crate::error::TableError;
 use crate::memory::MemoryBatch;
 use crate::order::sorted_runs;

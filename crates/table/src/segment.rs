@@ -12,7 +12,7 @@
 //!   dictionaries, other texts with delta lengths or shared prefixes.
 
 use crate::encode::chunk::Scratch;
-use crate::encode::unit::{Facts, Layout, Unit, indexed_columns};
+use crate::encode::unit::{Facts, Layout, Target, Unit, indexed_columns};
 use crate::encode::{PAGE_ROWS, Run};
 use crate::error::TableError;
 use crate::index::{EntityIndex, IndexBuilder};
@@ -24,7 +24,6 @@ use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata}
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::SchemaDescPtr;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -54,13 +53,8 @@ pub(crate) struct Written {
 pub(crate) struct SegmentWriter {
     path: PathBuf,
     layout: Layout,
-    schema: SchemaDescPtr,
     file: SerializedFileWriter<Hashing>,
-    nested: ArrowRowGroupWriterFactory,
-    scratch: Scratch,
-    index: IndexBuilder,
-    facts: Facts,
-    rows: u64,
+    target: Target,
 }
 
 impl SegmentWriter {
@@ -91,17 +85,15 @@ impl SegmentWriter {
             .map_err(failed)?;
         let nested = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema));
         let index = IndexBuilder::new(rows, PAGE_ROWS as u32, &indexed_columns(&layout));
-        Ok(Self {
-            path: path.to_owned(),
-            scratch: Scratch::new().map_err(failed)?,
-            layout,
+        let target = Target {
             schema: Arc::new(parquet),
-            file,
             nested,
+            scratch: Scratch::new().map_err(failed)?,
             index,
             facts: Facts::default(),
             rows: 0,
-        })
+        };
+        Ok(Self { path: path.to_owned(), layout, file, target })
     }
 
     /// Writes row groups of rows of these batches.
@@ -111,17 +103,9 @@ impl SegmentWriter {
         groups: &[Vec<Run>],
     ) -> Result<(), TableError> {
         let unit = Unit::new(&self.layout, batches);
-        let encoded = unit.encode(
-            groups,
-            &self.schema,
-            &self.nested,
-            &mut self.scratch,
-            &mut self.index,
-            self.rows,
-            &mut self.facts,
-        )?;
+        let encoded = unit.encode(groups, &mut self.target)?;
         for (chunks, runs) in encoded.into_iter().zip(groups) {
-            let mut write = || {
+            let write = || {
                 let mut group = self.file.next_row_group()?;
                 for chunk in chunks {
                     chunk.append_to(&mut group)?;
@@ -129,22 +113,24 @@ impl SegmentWriter {
                 group.close()
             };
             write().map_err(|error| refused(&self.path, &self.layout.table, error))?;
-            self.rows += runs.iter().map(|run| u64::from(run.len)).sum::<u64>();
+            self.target.rows += runs.iter().map(|run| u64::from(run.len)).sum::<u64>();
         }
         Ok(())
     }
 
     /// Ends both files and fsyncs them; the directory is the caller's to fsync.
     pub(crate) fn finish(mut self) -> Result<Written, TableError> {
-        let encoded = std::mem::take(&mut self.facts.encoded);
+        let encoded = std::mem::take(&mut self.target.facts.encoded);
         let schema = self.layout.schema(|column| encoded.get(column) == Some(&true));
         let mut properties = WriterProperties::builder().build();
         add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
         for pair in properties.key_value_metadata().into_iter().flatten() {
             self.file.append_key_value_metadata(pair.clone());
         }
-        self.file.append_key_value_metadata(KeyValue::new(VERSION_KEY.to_owned(), VERSION.to_owned()));
-        let Self { path, layout, file, index, facts, rows, .. } = self;
+        self.file
+            .append_key_value_metadata(KeyValue::new(VERSION_KEY.to_owned(), VERSION.to_owned()));
+        let Self { path, layout, file, target } = self;
+        let Target { index, facts, rows, .. } = target;
         let out = file.into_inner().map_err(|error| refused(&path, &layout.table, error))?;
         out.file.sync_all().map_err(TableError::io("fsync", &path))?;
         let index_path = EntityIndex::path_of(&path);
@@ -153,10 +139,10 @@ impl SegmentWriter {
             File::create_new(&index_path).map_err(TableError::io("create", &index_path))?;
         index_file.write_all(&index).map_err(TableError::io("write", &index_path))?;
         index_file.sync_all().map_err(TableError::io("fsync", &index_path))?;
-        let columns = layout.columns.iter().map(|(name, kind)| SegmentColumn {
-            name: name.clone(),
-            kind: kind.name().to_owned(),
-        });
+        let columns = layout
+            .columns
+            .iter()
+            .map(|(name, kind)| SegmentColumn { name: name.clone(), kind: kind.name().to_owned() });
         Ok(Written {
             rows,
             bytes: out.bytes + index.len() as u64,
@@ -172,10 +158,12 @@ impl SegmentWriter {
 fn refused(path: &Path, table: &str, error: parquet::errors::ParquetError) -> TableError {
     let message = error.to_string();
     match error {
-        parquet::errors::ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
-            Ok(source) => TableError::io("write", path)(*source),
-            Err(_) => TableError::columns(table, message),
-        },
+        parquet::errors::ParquetError::External(inner) => {
+            match inner.downcast::<std::io::Error>() {
+                Ok(source) => TableError::io("write", path)(*source),
+                Err(_) => TableError::columns(table, message),
+            }
+        }
         _ => TableError::columns(table, message),
     }
 }

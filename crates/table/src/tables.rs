@@ -124,7 +124,12 @@ impl Tables {
     ///
     /// # Errors
     /// [`TableError::Protocol`] when the entry is visible already or comes after a later one.
-    pub fn append(&self, table: &str, offset: Offset, batch: RecordBatch) -> Result<(), TableError> {
+    pub fn append(
+        &self,
+        table: &str,
+        offset: Offset,
+        batch: RecordBatch,
+    ) -> Result<(), TableError> {
         if batch.num_rows() == 0 {
             return Ok(());
         }

@@ -76,7 +76,10 @@ pub fn verify_segment(dir: &Path, segment: &SegmentMeta) -> Result<(), TableErro
         rows.see(&segment.table, &batch, &index).map_err(&damaged)?;
     }
     if rows.count != segment.rows {
-        return Err(damaged(format!("it has {} rows, the catalog says {}", rows.count, segment.rows)));
+        return Err(damaged(format!(
+            "it has {} rows, the catalog says {}",
+            rows.count, segment.rows
+        )));
     }
     let times = rows.times.unwrap_or((0, 0));
     if times != (segment.min_time, segment.max_time) {

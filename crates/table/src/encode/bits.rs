@@ -106,7 +106,8 @@ fn packed_levels(out: &mut Vec<u8>, valid: &[bool]) {
     }
     varint(out, (valid.len().div_ceil(8) as u64) << 1 | 1);
     for group in valid.chunks(8) {
-        let byte = group.iter().enumerate().fold(0u8, |byte, (bit, one)| byte | u8::from(*one) << bit);
+        let byte =
+            group.iter().enumerate().fold(0u8, |byte, (bit, one)| byte | u8::from(*one) << bit);
         out.push(byte);
     }
 }

@@ -286,9 +286,8 @@ fn statistics(physical: Type, bounds: Option<(Bounds, bool)>, nulls: u64) -> Res
             )
         }
         Type::FIXED_LEN_BYTE_ARRAY => {
-            let fixed = |bytes: Option<Vec<u8>>| {
-                bytes.map(|b| parquet::data_type::FixedLenByteArray::from(b))
-            };
+            let fixed =
+                |bytes: Option<Vec<u8>>| bytes.map(parquet::data_type::FixedLenByteArray::from);
             Statistics::FixedLenByteArray(ValueStatistics::new(
                 fixed(min),
                 fixed(max),

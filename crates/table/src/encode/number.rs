@@ -140,14 +140,16 @@ fn bounds(kind: Kind, values: &[i64]) -> Option<(i64, i64)> {
         }
         // The specification asks for both zeros to be covered.
         range.map(|(min, max)| {
-            (pattern(if min == 0.0 { -0.0 } else { min }), pattern(if max == 0.0 { 0.0 } else { max }))
+            (
+                pattern(if min == 0.0 { -0.0 } else { min }),
+                pattern(if max == 0.0 { 0.0 } else { max }),
+            )
         })
     };
     match kind {
-        Kind::F32 => floats(
-            |v| f64::from(f32::from_bits(v as u32)),
-            |v| i64::from((v as f32).to_bits()),
-        ),
+        Kind::F32 => {
+            floats(|v| f64::from(f32::from_bits(v as u32)), |v| i64::from((v as f32).to_bits()))
+        }
         Kind::F64 => floats(|v| f64::from_bits(v as u64), |v| v.to_bits() as i64),
         Kind::U64 => {
             let min = values.iter().map(|value| *value as u64).min()?;
@@ -261,9 +263,9 @@ pub(crate) fn encode(
         numbers.values.iter().for_each(|value| plain(&mut page, kind, *value));
         chunk.dictionary_page(&page, numbers.values.len())?;
     }
-    let width = dictionary.as_ref().map_or(64, |(numbers, _)| {
-        bits::width((numbers.values.len() as u64).saturating_sub(1))
-    });
+    let width = dictionary
+        .as_ref()
+        .map_or(64, |(numbers, _)| bits::width((numbers.values.len() as u64).saturating_sub(1)));
     // A page of almost nothing costs more in its header than in its values.
     let packed_bits = if kind == Kind::Bool { 1 } else { u64::from(width) };
     let page_bits = gathered.values.len() as u64 * packed_bits * PAGE_ROWS as u64
@@ -288,7 +290,9 @@ pub(crate) fn encode(
             }
             None if kind == Kind::Bool => {
                 for group in values.chunks(8) {
-                    out.push(group.iter().enumerate().fold(0, |byte, (bit, v)| byte | (*v as u8) << bit));
+                    out.push(
+                        group.iter().enumerate().fold(0, |byte, (bit, v)| byte | (*v as u8) << bit),
+                    );
                 }
                 Encoding::PLAIN
             }

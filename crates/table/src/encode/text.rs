@@ -221,7 +221,9 @@ fn repeats(arrays: &[Option<ArrayRef>]) -> bool {
         let rows = array.len() - array.null_count();
         match array.as_dictionary_opt::<Int32Type>() {
             // A dictionary of nearly as many entries as rows says nothing.
-            Some(dictionary) if dictionary.values().len() * 4 > rows * 3 && rows > 64 => plain += rows,
+            Some(dictionary) if dictionary.values().len() * 4 > rows * 3 && rows > 64 => {
+                plain += rows
+            }
             Some(_) => encoded += rows,
             None => plain += rows,
         }
@@ -496,7 +498,8 @@ fn encode_plain(
 /// Whether a value lies within the bounds of few pages, so that a bloom filter would tell little
 /// more: ids that begin with a time, for example.
 fn nearly_disjoint(pages: &[Bounds]) -> bool {
-    let holds = |value: &Vec<u8>| pages.iter().filter(|p| p.min <= *value && *value <= p.max).count();
+    let holds =
+        |value: &Vec<u8>| pages.iter().filter(|p| p.min <= *value && *value <= p.max).count();
     let all: usize = pages.iter().map(|page| holds(&page.min)).sum();
     !pages.is_empty() && all <= pages.len() * 3 && pages.len() > 8
 }

@@ -55,7 +55,10 @@ impl Layout {
                     let name = field.name();
                     TableError::columns(
                         table,
-                        format!("column {name} is of type {}, which tables don't keep", field.data_type()),
+                        format!(
+                            "column {name} is of type {}, which tables don't keep",
+                            field.data_type()
+                        ),
                     )
                 })?;
                 kinds
@@ -113,6 +116,17 @@ impl Chunk {
     }
 }
 
+/// The file that rows are encoded for.
+pub(crate) struct Target {
+    pub(crate) schema: SchemaDescPtr,
+    pub(crate) nested: ArrowRowGroupWriterFactory,
+    pub(crate) scratch: Scratch,
+    pub(crate) index: IndexBuilder,
+    pub(crate) facts: Facts,
+    /// Rows in the file so far.
+    pub(crate) rows: u64,
+}
+
 /// What is learned of the rows while they are encoded.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
@@ -166,17 +180,14 @@ impl<'a> Unit<'a> {
     }
 
     /// Encodes the row groups, column by column, so that one column's dictionaries are in memory at
-    /// a time. The result is per row group, per column. `first_row` is the file's row of the first.
+    /// a time. The result is per row group, per column.
     pub(crate) fn encode(
         &self,
         groups: &[Vec<Run>],
-        schema: &SchemaDescPtr,
-        nested: &ArrowRowGroupWriterFactory,
-        scratch: &mut Scratch,
-        index: &mut IndexBuilder,
-        first_row: u64,
-        facts: &mut Facts,
+        target: &mut Target,
     ) -> Result<Vec<Vec<Chunk>>, TableError> {
+        let Target { schema, nested, scratch, index, facts, rows: first_row } = target;
+        let first_row = *first_row;
         let mut chunks: Vec<Vec<Chunk>> = groups.iter().map(|_| Vec::new()).collect();
         facts.encoded.resize(self.layout.columns.len(), false);
         for (column, (name, kind)) in self.layout.columns.iter().enumerate() {

@@ -112,8 +112,7 @@ impl IndexBuilder {
     /// ascending order.
     pub fn mark(&mut self, column: usize, slot: u32, row: u64) {
         let block = (row / u64::from(self.block_rows)) as u32;
-        let posting =
-            self.columns.get_mut(column).and_then(|c| c.postings.get_mut(slot as usize));
+        let posting = self.columns.get_mut(column).and_then(|c| c.postings.get_mut(slot as usize));
         if let Some(posting) = posting {
             posting.mark(block, self.bitmap_bytes);
         }
@@ -171,7 +170,7 @@ impl Posting {
         } else {
             push_varint(&mut self.bytes, u64::from(block - self.next));
             if self.bytes.len() > bitmap_bytes.max(16) {
-                self.to_bitmap();
+                self.turn_to_bitmap();
                 set_bit(&mut self.bytes, block);
             }
         }
@@ -180,7 +179,7 @@ impl Posting {
     }
 
     /// Turns the list of all blocks but the last into a bitmap.
-    fn to_bitmap(&mut self) {
+    fn turn_to_bitmap(&mut self) {
         let mut bits = SmallVec::new();
         let mut fields = super::Fields(&self.bytes);
         let mut next = 0u32;

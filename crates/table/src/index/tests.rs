@@ -32,6 +32,7 @@ proptest! {
             values.iter().map(|v| v.map(|v| format!("u{}", v * v / 400))).collect();
         let (_dir, index) = written(&rows, block_rows);
         index.verify().unwrap();
+        let mut too_many = 0usize;
         for value in 0..400 {
             let value = format!("u{value}");
             let ranges = index.blocks("user", &value).unwrap();
@@ -44,9 +45,12 @@ proptest! {
                 .flat_map(|r| r.start / u64::from(block_rows)..r.end.div_ceil(u64::from(block_rows)))
                 .map(|block| block as usize)
                 .collect();
-            prop_assert_eq!(answered, blocks);
+            prop_assert!(blocks.iter().all(|block| answered.contains(block)));
+            too_many += usize::from(answered != blocks);
             prop_assert!(ranges.iter().all(|range| range.end <= rows.len() as u64));
         }
+        // About one value in 200 shares its fragment here, where all are in few buckets.
+        prop_assert!(too_many <= 20, "{too_many}");
         prop_assert_eq!(index.blocks("host", "u1"), None);
     }
 }
@@ -93,11 +97,12 @@ fn a_column_of_nearly_unique_values_is_left_out() {
 /// Version 1, byte for byte: a reader of any later release must read these.
 #[test]
 fn format_version_1() {
-    let rows: Vec<Option<String>> =
-        ["ann", "bob", "ann", "", "cy", "ann"].map(|v| (!v.is_empty()).then(|| v.to_owned())).into();
+    let rows: Vec<Option<String>> = ["ann", "bob", "ann", "", "cy", "ann"]
+        .map(|v| (!v.is_empty()).then(|| v.to_owned()))
+        .into();
     let (dir, index) = written(&rows, 2);
-    assert_eq!(index.blocks("user", "ann"), Some(vec![0..6]));
-    assert_eq!(index.blocks("user", "cy"), Some(vec![4..6]));
+    assert_eq!(index.blocks("user", "ann"), Some([0..6].into()));
+    assert_eq!(index.blocks("user", "cy"), Some([4..6].into()));
     let bytes = std::fs::read(dir.path().join("a.idx")).unwrap();
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(text, include_str!("golden-v1.hex").trim());
