@@ -21,6 +21,7 @@ use std::time::Duration;
 
 const DIR: &str = "/log";
 type Acknowledgement = Result<Offset, LogError>;
+type Delivered = Vec<(Offset, Arc<Entry>)>;
 
 fn options() -> LogOptions {
     LogOptions {
@@ -108,7 +109,7 @@ fn reader_and_subscriber_see_all_without_gap_while_appends_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { segment_bytes: 30_000, ..options() };
     let (log, _) = Log::open(Arc::new(RealDisk), dir.path(), options, None).unwrap();
-    let delivered: Arc<Mutex<Vec<(Offset, Arc<Entry>)>>> = Arc::default();
+    let delivered: Arc<Mutex<Delivered>> = Arc::default();
     let mut from = Offset(0);
     thread::scope(|scope| {
         scope.spawn(|| {
