@@ -166,7 +166,8 @@ pub(crate) fn quantised_with(batch: &RecordBatch, columns: &[PayloadColumn<'_>])
     let rows = batch.num_rows();
     let mut out = vec![NONE; rows];
     let mut open = rows;
-    let named = [Core::Message, Core::Url].into_iter().filter_map(|c| batch.column_by_name(c.name()));
+    let named =
+        [Core::Message, Core::Url].into_iter().filter_map(|c| batch.column_by_name(c.name()));
     let dynamic = columns.iter().map(|column| column.array);
     let agent = batch.column_by_name(Core::UserAgent.name());
     for array in named.chain(dynamic).chain(agent) {
@@ -199,11 +200,8 @@ fn fill(out: &mut [u16], array: &ArrayRef, open: &mut usize) {
                 let (&mut NONE, Some(key)) = (&mut *slot, key) else { continue };
                 let Some(entry) = known.get_mut(key as usize) else { continue };
                 if *entry == UNKNOWN {
-                    let text = if values.is_valid(key as usize) {
-                        values.value(key as usize)
-                    } else {
-                        ""
-                    };
+                    let text =
+                        if values.is_valid(key as usize) { values.value(key as usize) } else { "" };
                     *entry = if text.is_empty() { NONE } else { quantised(text.as_bytes()) };
                 }
                 if *entry != NONE {

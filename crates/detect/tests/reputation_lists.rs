@@ -56,7 +56,8 @@ fn named_columns_and_factors() {
     let mut spec = ListSpec::new("counts", ListKind::Reputation);
     spec.factor = 25;
     let text = "country,ip,count\nXX,192.0.2.1,3\nXX,192.0.2.2,40\nXX,192.0.2.3,\n";
-    let lists = Lists::build(&[List::parse(&spec, "counts.csv", text.as_bytes()).unwrap()]).unwrap();
+    let lists =
+        Lists::build(&[List::parse(&spec, "counts.csv", text.as_bytes()).unwrap()]).unwrap();
     assert_eq!(level(&lists, "192.0.2.1"), 75);
     assert_eq!(level(&lists, "192.0.2.2"), 255);
     assert_eq!(level(&lists, "192.0.2.3"), 200);
@@ -102,15 +103,10 @@ fn allow_beats_block_and_block_is_flagged() {
 fn a_batch_is_stamped_with_the_worst_of_both_addresses() {
     let lists =
         Lists::build(&[list("l", ListKind::Reputation, "192.0.2.1 10\n192.0.2.2 20\n")]).unwrap();
-    let source: DictionaryArray<Int32Type> = vec![
-        Some("192.0.2.1"),
-        Some("192.0.2.2"),
-        None,
-        Some("junk"),
-        Some("192.0.2.1"),
-    ]
-    .into_iter()
-    .collect();
+    let source: DictionaryArray<Int32Type> =
+        vec![Some("192.0.2.1"), Some("192.0.2.2"), None, Some("junk"), Some("192.0.2.1")]
+            .into_iter()
+            .collect();
     let destination = StringArray::from(vec![
         Some("192.0.2.2"),
         Some("192.0.2.1"),

@@ -98,7 +98,9 @@ fn payloads_of_http_params() {
         }
         if (show == "missed" && attack && result.class.is_none())
             || (show == "wrong" && !attack && result.class.is_some())
-            || (show == "class" && attack && result.class.is_some_and(|c| !labels.contains(&(label, c))))
+            || (show == "class"
+                && attack
+                && result.class.is_some_and(|c| !labels.contains(&(label, c))))
         {
             println!("{label}: {payload:?} {:?} {:?}", result.class, result.reasons);
         }
@@ -168,6 +170,8 @@ fn requests_of_the_core_rule_set() {
     }
     let recall = f64::from(attacks) / f64::from(of_attacks);
     let others = f64::from(quiet) / f64::from(of_quiet);
-    println!("http-crs: attack categories (921, 930 to 934, 941, 942, 944) {recall:.4} of {of_attacks}, flagged where one rule must not fire {others:.4} of {of_quiet}");
+    println!(
+        "http-crs: attack categories (921, 930 to 934, 941, 942, 944) {recall:.4} of {of_attacks}, flagged where one rule must not fire {others:.4} of {of_quiet}"
+    );
     assert!(recall >= 0.5);
 }

@@ -107,7 +107,9 @@ pub enum ListError {
         most: usize,
     },
     /// A file is too large.
-    #[error("{file}: {bytes} bytes are more than the {most} that a list may have; split or shorten it")]
+    #[error(
+        "{file}: {bytes} bytes are more than the {most} that a list may have; split or shorten it"
+    )]
     TooLarge {
         /// The file.
         file: String,
@@ -189,7 +191,11 @@ impl List {
         for (index, raw) in bytes.split(|b| *b == b'\n').enumerate() {
             let line = index + 1;
             if raw.len() > LIMITS.line_bytes {
-                return Err(ListError::LongLine { file: file_name(), line, most: LIMITS.line_bytes });
+                return Err(ListError::LongLine {
+                    file: file_name(),
+                    line,
+                    most: LIMITS.line_bytes,
+                });
             }
             let text = String::from_utf8_lossy(raw);
             let text = without_comment(&text).trim();
@@ -214,7 +220,9 @@ impl List {
                         number.saturating_mul(spec.factor).min(255) as u8
                     }
                     // Without a heading a second field may be anything, for example a remark.
-                    (Err(_), false) if !text.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
+                    (Err(_), false)
+                        if !text.starts_with(|c: char| c.is_ascii_digit() || c == '-') =>
+                    {
                         spec.default_level
                     }
                     _ => {
@@ -304,8 +312,16 @@ fn heading(fields: &[&str]) -> Option<Layout> {
         fields.iter().position(|field| names.iter().any(|name| field.eq_ignore_ascii_case(name)))
     };
     let address = position(&[
-        "ip", "address", "ip_address", "ipaddress", "cidr", "network", "prefix", "src_ip",
-        "indicator", "ip address",
+        "ip",
+        "address",
+        "ip_address",
+        "ipaddress",
+        "cidr",
+        "network",
+        "prefix",
+        "src_ip",
+        "indicator",
+        "ip address",
     ])?;
     let level = position(&["level", "score", "count", "confidence", "severity", "weight"]);
     Some(Layout { address, level, named: true })

@@ -56,9 +56,9 @@ fn by_key(
     } else {
         // A slice whose dictionary is larger than itself: only what its rows use is read.
         for (level, key) in levels.iter_mut().zip(keys.keys().iter()) {
-            let text = key.map(|key| key as usize).filter(|key| {
-                *key < values.len() && values.is_valid(*key)
-            });
+            let text = key
+                .map(|key| key as usize)
+                .filter(|key| *key < values.len() && values.is_valid(*key));
             let found = text.map_or(0, |key| level_of(lists, values.value(key)));
             any |= found > 0;
             *level = found.max(*level);
@@ -151,7 +151,13 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_senders_write_them() {
-        for text in ["2001:db8::1", "[2001:db8::1]:443", "[2001:db8::1]", "2001:db8::1%eth0", " 2001:db8::1 "] {
+        for text in [
+            "2001:db8::1",
+            "[2001:db8::1]:443",
+            "[2001:db8::1]",
+            "2001:db8::1%eth0",
+            " 2001:db8::1 ",
+        ] {
             assert_eq!(address(text), "2001:db8::1".parse().ok(), "{text}");
         }
         assert_eq!(address("192.0.2.1:80"), "192.0.2.1".parse().ok());

@@ -120,9 +120,10 @@ pub fn place_of(name: &str) -> Option<Place> {
         .map(|c| c.to_ascii_lowercase())
         .collect();
     let last = folded.rsplit('.').next().unwrap_or(&folded);
-    let two = folded.rmatch_indices('.').nth(1).map_or(folded.as_str(), |(at, _)| {
-        folded.get(at + 1..).unwrap_or(&folded)
-    });
+    let two = folded
+        .rmatch_indices('.')
+        .nth(1)
+        .map_or(folded.as_str(), |(at, _)| folded.get(at + 1..).unwrap_or(&folded));
     let is = |parts: &[&str]| parts.contains(&last) || parts.contains(&two);
     let lower = name.to_ascii_lowercase();
     if last.ends_with("useragent") {

@@ -320,10 +320,34 @@ fn add_outcome(left: &mut [f32], outcome: &Text<'_>) {
 #[must_use]
 pub fn is_failure(outcome: &str) -> bool {
     const WORDS: [&str; 28] = [
-        "failure", "failed", "fail", "error", "denied", "deny", "blocked", "block", "rejected",
-        "reject", "refused", "unauthorized", "unauthorised", "forbidden", "drop", "dropped",
-        "invalid", "unsuccessful", "access denied", "access_denied", "locked", "quarantined",
-        "prevented", "timeout", "false", "401", "403", "429",
+        "failure",
+        "failed",
+        "fail",
+        "error",
+        "denied",
+        "deny",
+        "blocked",
+        "block",
+        "rejected",
+        "reject",
+        "refused",
+        "unauthorized",
+        "unauthorised",
+        "forbidden",
+        "drop",
+        "dropped",
+        "invalid",
+        "unsuccessful",
+        "access denied",
+        "access_denied",
+        "locked",
+        "quarantined",
+        "prevented",
+        "timeout",
+        "false",
+        "401",
+        "403",
+        "429",
     ];
     let outcome = outcome.trim();
     outcome.len() <= 16 && WORDS.iter().any(|word| outcome.eq_ignore_ascii_case(word))
@@ -331,11 +355,8 @@ pub fn is_failure(outcome: &str) -> bool {
 
 /// The column `threat_class`.
 fn classes(features: &Features, rows: usize) -> Option<DictionaryArray<Int32Type>> {
-    let found: Vec<(usize, Class)> = features
-        .hits
-        .iter()
-        .filter_map(|hit| Some((hit.row as usize, hit.class()?)))
-        .collect();
+    let found: Vec<(usize, Class)> =
+        features.hits.iter().filter_map(|hit| Some((hit.row as usize, hit.class()?))).collect();
     if found.is_empty() {
         return None;
     }

@@ -1,6 +1,6 @@
 //! The first step: what the rows of a batch hold, whoever sent them.
 
-use super::columns::{Place, PayloadColumn, payload_columns};
+use super::columns::{PayloadColumn, Place, payload_columns};
 use super::matcher::{REASONS, RuleId, Verdict};
 use super::{Class, FOUND_FROM, ThreatScorer};
 use crate::entropy;
@@ -76,7 +76,11 @@ impl ThreatScorer {
     pub fn features(&mut self, batch: &RecordBatch) -> Features {
         let dynamic = payload_columns(batch);
         let quantised = entropy::quantised_with(batch, &dynamic);
-        let core = [(Core::Message, Place::Line), (Core::Url, Place::Request), (Core::UserAgent, Place::Agent)];
+        let core = [
+            (Core::Message, Place::Line),
+            (Core::Url, Place::Request),
+            (Core::UserAgent, Place::Agent),
+        ];
         let core = core.into_iter().filter_map(|(core, place)| {
             let name = core.name();
             Some(PayloadColumn { name, place, array: batch.column_by_name(name)? })

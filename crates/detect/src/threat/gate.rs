@@ -33,6 +33,8 @@ const LINE: u8 = 28;
 /// The first class of punctuation.
 const PUNCTUATION: u8 = 29;
 
+/// How many positions are looked at together.
+const PIECE: usize = 16;
 /// Words of the Bloom filter.
 const WORDS: usize = 2_048;
 
@@ -81,7 +83,8 @@ const ORDINARY: &str = "\
 
 /// Words that open the gate and are no trigger as they stand: hexadecimal dots and slashes.
 const MORE: &[&str] = &[
-    "0x2e0x", "2e0x2f", "0x5c0x", "..0x2f", "..0x5c", "0x2ex2e", "/0x2e", "wget ", "curl -", "sleep(",
+    "0x2e0x", "2e0x2f", "0x5c0x", "..0x2f", "..0x5c", "0x2ex2e", "/0x2e", "wget ", "curl -",
+    "sleep(",
 ];
 
 /// The tables of the gate.
@@ -148,8 +151,9 @@ impl Gate {
             .filter(|five| !five.iter().any(|b| matches!(b, b' ' | b'\n' | b'+' | 0)))
             .filter(|five| memchr::memmem::find(ORDINARY.as_bytes(), five).is_none())
             .min_by_key(|five| {
-                let begin: u32 = five.iter().take(3).map(|b| commonness(*b)).product();
-                begin + five.iter().map(|b| commonness(*b)).sum::<u32>()
+                let begin = five.get(..3).unwrap_or_default();
+                let known = memchr::memmem::find_iter(ORDINARY.as_bytes(), begin).count() as u32;
+                known * 1_000 + five.iter().take(3).map(|b| commonness(*b)).product::<u32>()
             });
         let Some([a, b, c, d, e]) = best else { return };
         let (a, b, c) = (class_of(*a), class_of(*b), class_of(*c));
@@ -167,32 +171,32 @@ impl Gate {
     #[expect(clippy::indexing_slicing, reason = "tables have the size of their index's range")]
     pub(crate) fn opens(&self, text: &[u8]) -> bool {
         let (mut first, mut second) = (EDGE, EDGE);
-        for (piece, base) in text.chunks(64).zip((0..).step_by(64)) {
+        let (pieces, rest) = text.as_chunks::<PIECE>();
+        let mut base = 0;
+        for piece in pieces {
             let (mut a, mut b) = (first, second);
             let mut hits = 0u64;
             for (bit, &byte) in piece.iter().enumerate() {
                 let class = self.class[usize::from(byte)];
-                hits |= (self.third[pair(a, b)] >> class & 1) << bit;
+                hits |= (self.third[pair(a, b)] >> (class & 63) & 1) << bit;
                 (a, b) = (b, class);
             }
+            (first, second) = (a, b);
             if hits != 0 && self.confirms(text, base, hits) {
                 return true;
             }
-            (first, second) = (a, b);
+            base += PIECE;
+        }
+        let mut hits = 0u64;
+        for (bit, &byte) in rest.iter().enumerate() {
+            let class = self.class[usize::from(byte)];
+            hits |= (self.third[pair(first, second)] >> (class & 63) & 1) << bit;
+            (first, second) = (second, class);
+        }
+        if hits != 0 && self.confirms(text, base, hits) {
+            return true;
         }
         self.marks[pair(first, second)] >> EDGE & 1 != 0
-    }
-
-    #[cfg(test)]
-    pub(crate) fn why(&self, text: &[u8]) -> Vec<String> {
-        let mut out = vec![];
-        for i in 0..text.len() {
-            let one = self.confirms(text, i, 1);
-            if one {
-                out.push(format!("hit {:?}", String::from_utf8_lossy(&text[i.saturating_sub(2)..(i + 3).min(text.len())])));
-            }
-        }
-        out
     }
 
     /// Whether one of the positions that are worth a look is a mark or begins a word.
@@ -204,17 +208,18 @@ impl Gate {
         while hits != 0 {
             let at = base + hits.trailing_zeros() as usize;
             hits &= hits - 1;
-            let before = pair(class(at.checked_sub(2)), class(at.checked_sub(1)));
-            let marks = self.marks.get(before).copied().unwrap_or(0);
-            if marks >> class(Some(at)) & 1 != 0 {
-                return true;
-            }
-            let five = at.checked_sub(2).and_then(|at| text.get(at..)).and_then(<[u8]>::first_chunk);
-            if let Some(five) = five {
+            if let Some(around) = at.checked_sub(2).and_then(|from| text.get(from..at + 3))
+                && let Some(five) = around.first_chunk()
+            {
                 let (index, bits) = slot(*five);
                 if self.words.get(index).is_some_and(|word| word & bits == bits) {
                     return true;
                 }
+            }
+            let before = pair(class(at.checked_sub(2)), class(at.checked_sub(1)));
+            let marks = self.marks.get(before).copied().unwrap_or(0);
+            if marks >> class(Some(at)) & 1 != 0 {
+                return true;
             }
         }
         false
@@ -359,7 +364,8 @@ const REQUEST_MARKS: &[(&str, &str, &str)] = &[
     ("\u{3}", "'\"`", "#;|"),
     ("\u{3}", "'`", ")-(=/"),
     ("\u{3}", "'", " \u{2}"),
-    ("0)%\u{2}= ", "\"", " \u{2}"),
+    ("0)%\u{2}= ", "\"", "\u{2}"),
+    ("0", "\"", ")"),
     ("'\"", " ", "oaxlhuinr|&=#-;"),
     ("'\"`", "\u{1}", "rn"),
     ("\u{2}=", "'\"", "\u{3}"),
@@ -370,12 +376,18 @@ const REQUEST_MARKS: &[(&str, &str, &str)] = &[
     ("\u{1}0(", "/", "*"),
     ("&", " ", "\u{1}"),
     ("\u{1}", "(", ")'\"`$/~@("),
-    ("\u{1}", "?*", "\u{1}?*/"),
+    ("\u{1}", "*", "\u{1}?*/"),
+    ("?", "?*", "\u{1}?*/"),
     ("/\\", ".", "\u{1}"),
     ("@", "{", "\u{3}"),
     ("_", "_", "\u{1}"),
     ("\\", "\\", "\u{3}"),
-    ("\u{3}", "\\", "\u{1}"),
+    ("\u{1}", "(", "\u{2}\u{1}0 "),
+    ("\u{1}", "'", "'"),
+    ("\u{1}", "\"", "\""),
+    ("\u{1}", "$", "@("),
+    ("=", "=", " %\"'"),
+    ("e", "q", "u "),
     // Backup files and scripts at the end of a path.
     (".", "b", "a"),
     (".", "s", "qw"),
@@ -395,7 +407,8 @@ mod tests {
 
     #[test]
     fn harmless_texts_stay_out_and_marks_and_words_open() {
-        let gate = Gate::new(["union", "information_schema", "sqlmap", "onerror"].into_iter(), false);
+        let gate =
+            Gate::new(["union", "information_schema", "sqlmap", "onerror"].into_iter(), false);
         for harmless in [
             "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
             "https://shop.example.com/products/shoes?size=42&color=blue&page=3",

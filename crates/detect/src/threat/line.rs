@@ -50,6 +50,11 @@ impl ThreatScorer {
             .and_then(|verdict| verdict.best())
             .filter(|(_, strength)| *strength >= FOUND_FROM)
             .map(|(class, _)| class);
-        LineScore { entropy: bits, score: Self::score_of_strength(strength, surprise), class, reasons }
+        LineScore {
+            entropy: bits,
+            score: Self::score_of_strength(strength, surprise),
+            class,
+            reasons,
+        }
     }
 }

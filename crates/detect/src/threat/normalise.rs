@@ -206,11 +206,8 @@ fn reference(tail: &[u8]) -> Option<(u32, usize)> {
         // Leading zeros are a way to hide: `&#0000106;`.
         let zeros = digits.iter().take(16).take_while(|d| **d == b'0').count();
         let significant = digits.get(zeros..)?;
-        let length = significant
-            .iter()
-            .take(7)
-            .take_while(|d| char::from(**d).is_digit(radix))
-            .count();
+        let length =
+            significant.iter().take(7).take_while(|d| char::from(**d).is_digit(radix)).count();
         if length == 0 || length > 6 {
             return None;
         }
@@ -363,7 +360,11 @@ impl Run {
         if byte == self.last {
             self.length += 1;
             // `xxxx` and `zzzz` are how logs mask.
-            if self.length > self.longest && byte.is_ascii_lowercase() && byte != b'x' && byte != b'z' {
+            if self.length > self.longest
+                && byte.is_ascii_lowercase()
+                && byte != b'x'
+                && byte != b'z'
+            {
                 self.longest = self.length;
             }
         } else {
