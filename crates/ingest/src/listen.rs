@@ -96,7 +96,7 @@ impl Listener {
         metrics: &DoorMetrics,
         stop: CancellationToken,
     ) -> Result<(), SubmitError> {
-        let door = metrics.door(&self.config.source);
+        let door = metrics.door(&format!("{}:{}", self.config.protocol.as_str(), self.config.name));
         let listener = match self.socket {
             Socket::Udp(socket) => {
                 return udp::serve(socket, self.config, submit, clock, door, stop).await;

@@ -40,12 +40,16 @@ impl Protocol {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerConfig {
-    /// Its name, 1 to 64 of `a-z`, `0-9`, `-`, `_`; records have the source `<protocol>:<name>`.
+    /// Its name, 1 to 64 of `a-z`, `0-9`, `-`, `_`.
     pub name: String,
     /// What it speaks.
     pub protocol: Protocol,
     /// Address and port to listen on, for example `127.0.0.1:5514`.
     pub address: String,
+    /// The column `source` of its records, 1 to 128 visible ASCII characters; `<protocol>:<name>`
+    /// when it is not given.
+    #[serde(default)]
+    pub source: Option<String>,
     /// The tenant that its records belong to.
     #[serde(default = "default_tenant")]
     pub tenant: String,
@@ -108,6 +112,7 @@ impl ListenerConfig {
             name: name.to_owned(),
             protocol,
             address: address.to_owned(),
+            source: None,
             tenant: default_tenant(),
             networks: loopback(),
             tls: None,
@@ -195,6 +200,12 @@ pub fn check_listener(config: &ListenerConfig) -> Result<Validated, ListenerErro
             config.address
         ))
     })?;
+    let visible = |text: &String| {
+        (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if config.source.as_ref().is_some_and(|source| !visible(source)) {
+        return Err(wrong("'source' must be 1 to 128 visible ASCII characters".into()));
+    }
     let tenant = TenantId::new(&config.tenant).map_err(|error| wrong(error.to_string()))?;
     if tenant.as_str() == TenantId::PUBLIC {
         return Err(wrong("the tenant 'public' is written by none: name another one".into()));
@@ -240,7 +251,10 @@ pub fn check_listener(config: &ListenerConfig) -> Result<Validated, ListenerErro
         return Err(wrong("'utc_offset_minutes' must be -840 to 840".into()));
     }
     Ok(Validated {
-        source: Arc::from(format!("{}:{}", config.protocol.as_str(), config.name)),
+        source: config.source.as_deref().map_or_else(
+            || Arc::from(format!("{}:{}", config.protocol.as_str(), config.name)),
+            Arc::from,
+        ),
         name: config.name.clone(),
         protocol: config.protocol,
         address,
@@ -306,6 +320,8 @@ mod tests {
     fn nonsense_is_named() {
         assert!(problem(|c| c.name = "A b".into()).contains("its name"));
         assert!(problem(|c| c.address = "localhost:1".into()).contains("no address"));
+        assert!(problem(|c| c.source = Some("a b".into())).contains("'source'"));
+        assert_eq!(problem(|c| c.source = Some("fw/edge".into())), "");
         assert!(problem(|c| c.tenant = "public".into()).contains("written by none"));
         assert!(problem(|c| c.tenant = "No".into()).contains("no tenant name"));
         assert!(problem(|c| c.networks.clear()).contains("nobody could send"));

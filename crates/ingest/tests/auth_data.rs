@@ -1,6 +1,14 @@
 //! The auth reader against real log lines with known answers. Skipped with a line that says so when
 //! the data is not there.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
 use bytes::Bytes;
 use palisade_ingest::submit::{FieldValue, ParsedRecord};
 use palisade_ingest::syslog::{Context, Format, parse};

@@ -1,5 +1,13 @@
 //! Loading files of all kinds, with a recorder in the gateway's place.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
 #[allow(dead_code, reason = "shared with the socket tests")]
 #[path = "doors/recorder.rs"]
 mod recorder;

@@ -17,16 +17,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-struct Running {
-    address: SocketAddr,
-    recorder: Arc<Recorder>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) recorder: Arc<Recorder>,
     door: Door,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), SubmitError>>,
     tls: Option<Tls>,
 }
 
-async fn start(protocol: Protocol, change: impl FnOnce(&mut ListenerConfig)) -> Running {
+pub(crate) async fn start(protocol: Protocol, change: impl FnOnce(&mut ListenerConfig)) -> Running {
     let mut config = ListenerConfig::new("test", protocol, "127.0.0.1:0");
     change(&mut config);
     let checked = check_listener(&config).unwrap();
