@@ -3,11 +3,11 @@
 //! For each dimension a tail probability `p` is taken from the user's own decayed history: the
 //! probability that the next event shows something at most as likely as this one does.
 //!
-//! * **address, type** — the user stays at the value of the event before with the share of events
-//!   that stayed; shows a value never seen with the Good–Turing share (values visited once, those
-//!   since dropped from the record included, plus ½, over events plus 1); and otherwise goes to a
-//!   known value, drawn by its weight. So who often shows new addresses is not punished for it, and
-//!   a whole session from a new place is surprising once, when it begins.
+//! * **address, type** — a value never seen has the Good–Turing share: values visited once, those since
+//!   dropped from the record included, plus ½, over events plus 1. A known value has the share of all
+//!   values of at most its weight, and that of the unseen. Staying at the value of the event before
+//!   has also the share of events that stayed. So who often shows new addresses is not punished for
+//!   it, and a whole session from a new place is surprising once, when it begins.
 //! * **location** — given the address: no news when the address is where it was last seen, or when a
 //!   new address lies in a known place. A new place with a new address has the user's own share of
 //!   such moves (with [`MOVES`] imagined moves, [`FAR`] of them far), times the share of far moves
@@ -18,36 +18,48 @@
 //! * **failure** — the share of the user's own outcomes at which the last 16 held at least 1, 2, 4,
 //!   8 failures, whichever level is reached now.
 //!
-//! Surprises `−ln p` are summed with fixed weights ([`WEIGHTS`]) and the sum's own tail probability
-//! `P` is known in closed form ([`super::tail`]). Last, the user's history corrects the model: if
-//! events of this user reached this level `r` times more often than the model says, `P` is
-//! multiplied by `r`. The score says `P` on a fixed scale: 0 at 1, 0.7 at 10⁻³, 0.8 at 10⁻⁴, 0.9 at
-//! 10⁻⁵, 1 at 10⁻⁶, linear in `log P` between: the greatest false-alarm rate per event that a
-//! threshold has under the user's own history.
+//! * **streak** — for an event that is odd (address, location or type at most [`TRUNCATE`] likely): the
+//!   share of the user's scored events at which the last 16 held at least 2, 4, 8 odd ones.
+//!
+//! Surprises `−ln p` of the dimensions that are at most [`TRUNCATE`] likely are summed with fixed
+//! weights ([`WEIGHTS`]), and the sum's own tail probability `P`, were the dimensions independent, is
+//! known ([`super::tail`]). Last, the user's history corrects the model: if events of this user
+//! reached this level `r` times more often than the model says, `P` is multiplied by `r`. The score
+//! says `P` on a fixed scale: 0 at 1, 0.7 at 10⁻³, 0.8 at 10⁻⁴, 0.9 at 10⁻⁵, 1 at 10⁻⁶, linear in
+//! `log P` between: the greatest false-alarm rate per event that a threshold has under the user's own
+//! history.
 
 use super::profile::{
-    Dimension, Event, FAILURE_LEVELS, Found, HOUR_UNIT, Head, Profile, SURPRISE_BANDS, UNIT, Value,
+    Dimension, Event, FAILURE_LEVELS, Found, HOUR_UNIT, Head, Profile, STREAK_LEVELS,
+    SURPRISE_BANDS, UNIT, Value,
 };
 use super::tail::{Tail, ln};
 use super::{Components, Judgement};
 
-/// The weights of the surprises: time, address, location, type, failure.
-pub(crate) const WEIGHTS: [f64; 5] = [0.25, 0.30, 0.20, 0.15, 0.10];
+/// The weights of the surprises: time, address, location, type, failure, streak.
+pub(crate) const WEIGHTS: [f64; 6] = [0.8, 1.0, 1.0, 1.0, 0.8, 1.0];
+/// Dimensions that are likelier than this say nothing.
+pub(crate) const TRUNCATE: f64 = 0.05;
 /// Imagined moves to a new address that every user begins with, and the share of them that is far.
 const MOVES: f64 = 5.0;
-const FAR: f64 = 0.1;
+const FAR: f64 = 0.05;
 /// The share of imagined far moves that is quick.
-const QUICK: f64 = 0.1;
+const QUICK: f64 = 0.2;
+
+/// Imagined events in a streak that every user begins with.
+const STREAKS: f64 = 2.0;
 
 /// What is the same for all users.
 #[derive(Debug)]
 pub(crate) struct Calibration {
     tail: Tail,
+    /// −ln of [`TRUNCATE`].
+    counted_from: f64,
 }
 
 impl Calibration {
     pub(crate) fn new() -> Self {
-        Self { tail: Tail::new(&WEIGHTS) }
+        Self { tail: Tail::new(&WEIGHTS, TRUNCATE), counted_from: -ln(TRUNCATE) }
     }
 
     /// `hour_surprise` is −ln p of the event's hour ([`hour_surprise`]).
@@ -64,23 +76,27 @@ impl Calibration {
         let location = location_probability(profile, event, found);
         let kind = probability(event.event_type, profile.type_list(), found.event_type, &head.event_type);
         let failure = failure_probability(profile, event);
+        let odd = address.min(location).min(kind) <= TRUNCATE;
+        let streak = if odd { streak_probability(head) } else { 1.0 };
         let surprises = [
             f64::from(hour_surprise),
             surprise(address),
             surprise(location),
             surprise(kind),
             surprise(failure),
+            surprise(streak),
         ];
-        let sum: f64 = surprises.iter().zip(&WEIGHTS).map(|(part, weight)| part * weight).sum();
+        let counted = surprises.iter().zip(&WEIGHTS).filter(|(part, _)| **part >= self.counted_from);
+        let sum: f64 = counted.map(|(part, weight)| part * weight).sum();
         let level = self.tail.level(sum as f32);
         let band = band(level);
         let corrected = level - excess(head, band);
-        let [time, address, location, event_type, failure] =
+        let [time, address, location, event_type, failure, streak] =
             surprises.map(|nats| component(nats as f32));
         Judgement {
             score: score(corrected),
-            components: Components { time, address, location, event_type, failure },
-            band: Some(band),
+            components: Components { time, address, location, event_type, failure, streak },
+            scored: Some((band, odd)),
         }
     }
 }
@@ -142,7 +158,6 @@ fn probability(hash: u32, values: &[Value], found: Option<usize>, dimension: &Di
     let once = (seen_once(values, dimension) - if values.len() == 1 { unit } else { 0.0 }).max(0.0);
     let unseen = ((once + unit * 0.5) / (all + unit)).min(1.0);
     let Some(own) = found.and_then(|at| values.get(at)) else { return unseen };
-    let stay = (f64::from(dimension.stay) + unit * 0.5) / (all + unit);
     let (mut kept, mut rarer) = (0_u64, 0_u64);
     for value in values {
         let weight = u64::from(value.weight);
@@ -151,9 +166,8 @@ fn probability(hash: u32, values: &[Value], found: Option<usize>, dimension: &Di
     }
     // What was dropped from the list counts as rarer than anything in it.
     let rarer = rarer + u64::from(dimension.weight).saturating_sub(kept);
-    let go = (1.0 - stay - unseen).max(0.0);
-    let p = unseen + go * (rarer as f64 / all).min(1.0);
-    if hash == dimension.last { (p + stay).min(1.0) } else { p.min(1.0) }
+    let p = unseen + (1.0 - unseen) * (rarer as f64 / all).min(1.0);
+    if hash == dimension.last { (p + f64::from(dimension.stay) / all).min(1.0) } else { p }
 }
 
 fn location_probability(profile: &Profile<'_>, event: &Event, found: &Found) -> f64 {
@@ -189,6 +203,16 @@ fn failure_probability(profile: &Profile<'_>, event: &Event) -> f64 {
     let reached = head.failing.get(level).copied().unwrap_or(0);
     let unit = f64::from(UNIT);
     ((f64::from(reached) + unit * 0.5) / (f64::from(head.outcome_weight) + unit)).min(1.0)
+}
+
+/// For an odd event.
+fn streak_probability(head: &Head) -> f64 {
+    let length = (head.odd.count_ones() - u32::from(head.odd >> 15)) + 1;
+    let Some(level) = length.ilog2().checked_sub(1) else { return 1.0 };
+    let level = (level as usize).min(STREAK_LEVELS - 1);
+    let reached = head.streaks.get(level).copied().unwrap_or(0);
+    let imagined = f64::from(UNIT) * STREAKS;
+    ((f64::from(reached) + imagined) / (f64::from(head.scored) + imagined)).min(1.0)
 }
 
 /// −ln p of an event's hour of the day. For the hour that the user is in, what was found when it

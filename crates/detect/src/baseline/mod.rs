@@ -127,6 +127,8 @@ pub struct Components {
     pub event_type: f32,
     /// Recent failures.
     pub failure: f32,
+    /// A streak of odd events; always 0 in StreamGuard mode.
+    pub streak: f32,
 }
 
 /// What a mode says about an event.
@@ -134,8 +136,9 @@ pub struct Components {
 struct Judgement {
     score: f32,
     components: Components,
-    /// The band of surprise, before the user's own correction (calibrated mode).
-    band: Option<usize>,
+    /// The band of surprise, before the user's own correction, and whether the event is odd
+    /// (calibrated mode).
+    scored: Option<(usize, bool)>,
 }
 
 /// An event whose score reached the threshold.
@@ -184,6 +187,9 @@ pub struct Baselines {
     snapshots: Snapshots,
     handles: Vec<u32>,
 }
+
+/// How many rows ahead a user's record is fetched into the caches.
+const AHEAD: usize = 6;
 
 fn thousandths(score: f32) -> u32 {
     (score * 1000.0 + 0.5) as u32
@@ -238,7 +244,11 @@ impl Baselines {
             Some((slot, key, _)) => self.store.find(slot, key),
             None => NONE,
         }));
+        let mut ahead = handles.iter().skip(AHEAD);
         for (row, handle) in rows.rows.iter().zip(&handles) {
+            if let Some(next) = ahead.next() {
+                std::hint::black_box(self.store.touch(*next));
+            }
             let score = rows.routing.event(*row).and_then(|(slot, key, event)| {
                 let handle = self.handle(slot, key, *handle);
                 self.observe(handle, &event, *row, batch, &mut out.anomalies)
@@ -276,8 +286,11 @@ impl Baselines {
         batch: &RecordBatch,
         anomalies: &mut Vec<Anomaly>,
     ) -> Option<f32> {
-        self.snapshots.before_change(&mut self.store, handle);
+        if self.snapshots.is_running() {
+            self.snapshots.before_change(&mut self.store, handle);
+        }
         let mut profile = self.store.profile(handle)?;
+        profile.head.changed = self.snapshots.epoch();
         profile.advance(event.time, &self.decay);
         let found = profile.find(event);
         if profile.is_full_for(event, &found) && Store::is_small(handle) {
@@ -310,8 +323,8 @@ impl Baselines {
             }
             score
         });
-        let band = calibrated.and_then(|judgement| judgement.band);
-        profile.learn(event, &found, hour_surprise, band, &self.decay);
+        let scored = calibrated.and_then(|judgement| judgement.scored);
+        profile.learn(event, &found, hour_surprise, scored, &self.decay);
         let head = profile.head;
         head.chances = match head.events {
             0 | 1 => 0,

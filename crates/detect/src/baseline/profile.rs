@@ -25,6 +25,8 @@ pub(crate) const QUICK_SECONDS: i64 = 3 * 3600;
 const HOUR: i64 = 3_600_000_000;
 /// The levels of recent failures that are counted apart: at least 1, 2, 4, 8.
 pub(crate) const FAILURE_LEVELS: usize = 4;
+/// The lengths of streaks that are counted apart: at least 2, 4, 8 of the last 16 scored events.
+pub(crate) const STREAK_LEVELS: usize = 3;
 /// The bands of past surprise that are counted apart ([`super::calibrated`]).
 pub(crate) const SURPRISE_BANDS: usize = 9;
 
@@ -141,6 +143,10 @@ pub(crate) struct Head {
     pub(crate) hour_weights: [u16; 24],
     /// Events by hour of the day, not decayed.
     pub(crate) hour_counts: [u32; 24],
+    /// Which of the last 16 scored events were odd, the latest in bit 0; and the decayed weight of
+    /// scored events at which at least 2, 4, 8 of them were.
+    pub(crate) odd: u16,
+    pub(crate) streaks: [u32; STREAK_LEVELS],
     /// Decayed weight of scored events, and of those by band of surprise.
     pub(crate) scored: u32,
     pub(crate) surprises: [u32; SURPRISE_BANDS],
@@ -176,6 +182,14 @@ impl<const A: usize, const L: usize, const T: usize> Default for Record<A, L, T>
 }
 
 impl<const A: usize, const L: usize, const T: usize> Record<A, L, T> {
+    pub(crate) fn touch(&self) -> u32 {
+        let head = &self.head;
+        let lists = [self.addresses.first(), self.addresses.get(5), self.locations.first()];
+        let types = [self.types.first(), self.types.get(5)];
+        let values = lists.into_iter().chain(types).flatten().fold(0, |sum, value| sum ^ value.hash);
+        values ^ head.events ^ head.hour_index ^ head.scored ^ head.address.last ^ head.event_type.last
+    }
+
     pub(crate) fn profile(&mut self) -> Profile<'_> {
         Profile {
             head: &mut self.head,
@@ -368,18 +382,19 @@ impl Profile<'_> {
             *weight >>= shift;
         }
         head.failing.iter_mut().for_each(|weight| *weight >>= shift);
+        head.streaks.iter_mut().for_each(|weight| *weight >>= shift);
         head.surprises.iter_mut().for_each(|weight| *weight >>= shift);
         fade_hours(head, shift.min(15));
     }
 
     /// Adds the event. `hour_surprise` is that of the event's hour where it is a new active hour,
-    /// `band` the band of surprise where the event was scored.
+    /// `scored` the band of surprise and the oddness where the event was scored.
     pub(crate) fn learn(
         &mut self,
         event: &Event,
         found: &Found,
         hour_surprise: f32,
-        band: Option<usize>,
+        scored: Option<(usize, bool)>,
         decay: &Decay,
     ) {
         let weight = decay.weight(self.head.latest);
@@ -436,8 +451,15 @@ impl Profile<'_> {
                 }
             }
         }
-        if let Some(band) = band {
+        if let Some((band, odd)) = scored {
             head.scored = head.scored.saturating_add(weight);
+            head.odd = (head.odd << 1) | u16::from(odd);
+            let length = head.odd.count_ones();
+            for (level, total) in head.streaks.iter_mut().enumerate() {
+                if length >= 2 << level {
+                    *total = total.saturating_add(weight);
+                }
+            }
             if let Some(total) = band.checked_sub(1).and_then(|band| head.surprises.get_mut(band)) {
                 *total = total.saturating_add(weight);
             }

@@ -94,6 +94,11 @@ pub(super) fn explain(
             "failures: {failures} of the last {outcomes} outcomes failed, {own} of {all} before ({number})"
         ));
     }
+    if parts.streak >= far {
+        let odd = (head.odd << 1).count_ones() + 1;
+        let number = number(parts.streak);
+        reasons.push(format!("streak: {odd} of the last 16 events were odd ({number})"));
+    }
     if reasons.is_empty() {
         let parts = [
             ("time", parts.time),

@@ -142,6 +142,15 @@ impl Snapshots {
             + self.running.as_ref().map_or(0, |running| running.ready.capacity())
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// What a record's `changed` must be when it changes.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// To be called before a record changes: saves it if the running snapshot still needs it.
     pub(super) fn before_change(&mut self, store: &mut Store, handle: u32) {
         let epoch = self.epoch;
@@ -442,7 +451,7 @@ impl Baselines {
 /// location, type) of five `v` each with their list (length u8, then per value hash u32, packed `v`,
 /// weight `v`, and for addresses the place u32); location_seconds, moved, moved_far, moved_quickly,
 /// outcome_weight, four failing, hour_index `v`, hour_surprise f32 bits, hours_new `v`, 24 hour
-/// weights `v`, 24 hour counts `v`, scored `v`, nine surprises `v`.
+/// weights `v`, 24 hour counts `v`, odd u16, three streaks `v`, scored `v`, nine surprises `v`.
 fn write_user(profile: &Profile<'_>, out: &mut Vec<u8>) {
     let head = &*profile.head;
     out.push(USER);
@@ -491,6 +500,8 @@ fn write_user(profile: &Profile<'_>, out: &mut Vec<u8>) {
     varint(head.hours_new.into(), out);
     head.hour_weights.iter().for_each(|number| varint(u64::from(*number), out));
     head.hour_counts.iter().for_each(|number| varint(u64::from(*number), out));
+    out.extend_from_slice(&head.odd.to_le_bytes());
+    head.streaks.iter().for_each(|number| varint(u64::from(*number), out));
     varint(head.scored.into(), out);
     head.surprises.iter().for_each(|number| varint(u64::from(*number), out));
 }
@@ -549,6 +560,10 @@ fn read_user(input: &mut Input<'_>, profile: &mut Profile<'_>) -> Result<(), Bas
         *number = input.small()?;
     }
     for number in &mut head.hour_counts {
+        *number = input.number()?;
+    }
+    head.odd = u16::from_le_bytes(input.bytes()?);
+    for number in &mut head.streaks {
         *number = input.number()?;
     }
     head.scored = input.number()?;

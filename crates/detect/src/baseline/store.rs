@@ -168,6 +168,15 @@ impl Store {
         }
     }
 
+    /// Reads a little of each part of a record, so that it is in the caches when it is needed.
+    pub(crate) fn touch(&self, handle: u32) -> u32 {
+        if handle & LARGE == 0 {
+            self.small.get(handle).map_or(0, Record::touch)
+        } else {
+            self.large.get(handle & !LARGE).map_or(0, Record::touch)
+        }
+    }
+
     pub(crate) fn is_small(handle: u32) -> bool {
         handle & LARGE == 0
     }

@@ -43,7 +43,7 @@ pub(crate) fn judge(profile: &Profile<'_>, event: &Event, found: &Found) -> Judg
     let [time, address, location, event_type, failure] = parts.map(|part| part as f32);
     Judgement {
         score: score.clamp(0.0, 1.0) as f32,
-        components: Components { time, address, location, event_type, failure },
-        band: None,
+        components: Components { time, address, location, event_type, failure, streak: 0.0 },
+        scored: None,
     }
 }

@@ -1,9 +1,10 @@
-//! The tail of a weighted sum of surprises, and logarithms that are the same on every machine.
+//! The tail of a weighted truncated sum of surprises, and logarithms that are the same on every machine.
 //!
-//! If the five tail probabilities `p` of an event were independent and uniform, each `−ln p` would
-//! be exponentially distributed, and `S = Σ wᵢ · (−ln pᵢ)` with distinct weights would have the
-//! tail `P(S > s) = Σᵢ e^(−s/wᵢ) · Πⱼ≠ᵢ wᵢ / (wᵢ − wⱼ)`. Real `p` are discrete, hence at least as
-//! large as uniform ones, so the tail is an upper bound.
+//! Of independent, uniform tail probabilities `pᵢ` only those at most `τ` count:
+//! `S = Σ wᵢ · (−ln pᵢ) · [pᵢ ≤ τ]` (a weighted truncated product). Each part is 0 with probability
+//! `1 − τ` and otherwise `wᵢ · (−ln τ + X)` with `X` exponentially distributed, so the distribution of
+//! `S` is a convolution, made once on a grid with every part rounded up. Real `p` are discrete, hence at
+//! least as large as uniform ones, so the tail is an upper bound.
 
 /// `ln x` for finite positive `x`, by sums and products only.
 pub(crate) fn ln(x: f64) -> f64 {
@@ -34,10 +35,10 @@ pub(crate) fn exp(x: f64) -> f64 {
     value
 }
 
-const STEP: f64 = 1.0 / 32.0;
-const STEPS: usize = 512;
+const STEP: f64 = 1.0 / 16.0;
+const STEPS: usize = 640;
 
-/// `−log₁₀ P(S > s)` by `s`, tabulated.
+/// `−log₁₀ P(S ≥ s)` by `s`, tabulated.
 #[derive(Debug)]
 pub(crate) struct Tail {
     levels: Vec<f32>,
@@ -45,25 +46,44 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// For distinct weights.
-    pub(crate) fn new(weights: &[f64]) -> Self {
-        let factors: Vec<f64> = weights
+    /// For weights and the greatest probability that counts.
+    pub(crate) fn new(weights: &[f64], truncate: f64) -> Self {
+        // Probabilities of the cells; what lies beyond the grid gathers in the last.
+        let mut sum = vec![0.0; STEPS];
+        if let Some(first) = sum.first_mut() {
+            *first = 1.0;
+        }
+        for weight in weights {
+            let part = cells(*weight, truncate);
+            let mut next = vec![0.0; STEPS];
+            for (at, p) in sum.iter().enumerate().filter(|(_, p)| **p > 0.0) {
+                for (step, q) in part.iter().enumerate().filter(|(_, q)| **q > 0.0) {
+                    if let Some(cell) = next.get_mut((at + step).min(STEPS - 1)) {
+                        *cell += p * q;
+                    }
+                }
+            }
+            sum = next;
+        }
+        let mut tail = 0.0;
+        let mut levels: Vec<f32> = sum
             .iter()
-            .map(|w| weights.iter().filter(|v| *v != w).map(|v| w / (w - v)).product())
+            .rev()
+            .map(|p| {
+                tail += p;
+                (-ln(tail.clamp(1e-300, 1.0)) / std::f64::consts::LN_10) as f32
+            })
             .collect();
-        let mut levels: Vec<f32> = Vec::with_capacity(STEPS);
-        for step in 0..STEPS {
-            let s = step as f64 * STEP;
-            let tail: f64 = weights.iter().zip(&factors).map(|(w, a)| a * exp(-s / w)).sum();
-            let level = (-ln(tail.clamp(1e-300, 1.0)) / std::f64::consts::LN_10) as f32;
-            // Rounding near s = 0 must not make the level fall.
-            levels.push(level.max(levels.last().copied().unwrap_or(0.0)));
+        levels.reverse();
+        // All of it lies at or above 0, whatever the sum was rounded to.
+        if let Some(first) = levels.first_mut() {
+            *first = 0.0;
         }
         let greatest = weights.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         Self { levels, slope: (STEP / greatest / std::f64::consts::LN_10) as f32 }
     }
 
-    /// `−log₁₀ P(S > s)`.
+    /// `−log₁₀ P(S ≥ s)`.
     pub(crate) fn level(&self, s: f32) -> f32 {
         let at = (s.max(0.0)) / STEP as f32;
         let index = at as usize;
@@ -75,6 +95,22 @@ impl Tail {
             }
         }
     }
+}
+
+/// The distribution of one part on the grid.
+fn cells(weight: f64, truncate: f64) -> Vec<f64> {
+    let begin = -weight * ln(truncate);
+    // P(part ≥ s) for s above 0.
+    let tail = |s: f64| if s <= begin { truncate } else { exp(-s / weight) };
+    let mut cells: Vec<f64> =
+        (0..STEPS).map(|at| tail((at as f64 - 1.0) * STEP) - tail(at as f64 * STEP)).collect();
+    if let Some(first) = cells.first_mut() {
+        *first = 1.0 - truncate;
+    }
+    if let Some(last) = cells.last_mut() {
+        *last = tail((STEPS as f64 - 2.0) * STEP);
+    }
+    cells
 }
 
 #[cfg(test)]
@@ -94,21 +130,24 @@ mod tests {
     /// The closed form against sums of drawn exponentials.
     #[test]
     fn the_tail_is_that_of_drawn_sums() {
-        let weights = [0.25, 0.30, 0.20, 0.15, 0.10];
-        let tail = Tail::new(&weights);
+        let weights = [0.8, 1.0, 1.0, 1.2];
+        let tail = Tail::new(&weights, 0.05);
         let mut state = 7_u64;
         let mut uniform = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((state >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
         };
-        let draws: Vec<f64> = (0..400_000)
-            .map(|_| weights.iter().map(|w| -w * uniform().ln()).sum::<f64>())
-            .collect();
-        for s in [0.5, 1.0, 1.5, 2.0, 3.0] {
-            let share = draws.iter().filter(|draw| **draw > s).count() as f64 / draws.len() as f64;
+        let mut part = |weight: &f64| {
+            let p = uniform();
+            if p <= 0.05 { -weight * p.ln() } else { 0.0 }
+        };
+        let draws: Vec<f64> = (0..1_000_000).map(|_| weights.iter().map(&mut part).sum()).collect();
+        for s in [2.5, 3.0, 4.0, 6.0, 8.0] {
+            let share = draws.iter().filter(|draw| **draw >= s).count() as f64 / draws.len() as f64;
             let level = f64::from(tail.level(s as f32));
-            assert!((level + share.log10()).abs() < 0.08, "s {s}: {level} against {share}");
+            assert!((level + share.log10()).abs() < 0.06, "s {s}: {level} against {share}");
         }
-        assert!(tail.level(17.0) > tail.level(15.9));
+        assert_eq!(tail.level(0.0), 0.0);
+        assert!(tail.level(60.0) > tail.level(39.0));
     }
 }
