@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::server::Failure;
+use palisade_ingest::submit::{Body, FieldValue, Receipt, Submission, Submit, SubmitError, Submitted};
 use std::io::Read;
 use std::time::Duration;
 
@@ -74,5 +75,152 @@ impl Client {
             _ => "",
         };
         Err(format!("{detail}{hint}").into())
+    }
+}
+
+/// The seam of the file loader, over HTTP: each submission is one request, with its idempotency key.
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteDoor {
+    client: Client,
+}
+
+/// How often a busy server is asked again, with half a second between.
+const TRIES: usize = 600;
+
+impl RemoteDoor {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn send(&self, submission: &Submission) -> Result<Receipt, SubmitError> {
+        let (kind, body) = match body_of(&submission.body) {
+            Ok(body) => body,
+            Err(refused) => return Ok(refused),
+        };
+        let mut path = format!(
+            "/api/v1/streams/events/records?source={}",
+            percent_encoding::utf8_percent_encode(&submission.source, percent_encoding::NON_ALPHANUMERIC)
+        );
+        if let Some(domain) = &submission.domain {
+            path.push_str("&domain=");
+            path.extend(percent_encoding::utf8_percent_encode(domain, percent_encoding::NON_ALPHANUMERIC));
+        }
+        let mut request =
+            self.client.agent.post(format!("{}{path}", self.client.url)).header("content-type", kind);
+        if let Some(key) = &self.client.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        if let Some(key) = &submission.key {
+            request = request.header("idempotency-key", key.as_str());
+        }
+        let mut answer = request
+            .send(body.as_slice())
+            .map_err(|_| SubmitError::Busy { retry_after_ms: 500 })?;
+        let status = answer.status().as_u16();
+        let text = answer
+            .body_mut()
+            .with_config()
+            .limit(64 << 20)
+            .read_to_string()
+            .map_err(|_| SubmitError::Busy { retry_after_ms: 500 })?;
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let list = if status == 200 { &value["rejected"] } else { &value["errors"] };
+        let rejected: Vec<(u64, String)> = list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|one| Some((one["index"].as_u64()?, one["reason"].as_str()?.to_owned())))
+            .collect();
+        match status {
+            200 => Ok(Receipt {
+                accepted: value["accepted"].as_u64().unwrap_or(0),
+                rejected_total: value["rejected_total"].as_u64().unwrap_or(0),
+                rejected,
+                repeated: false,
+            }),
+            // Every record was refused.
+            400 if !rejected.is_empty() => Ok(Receipt {
+                accepted: 0,
+                rejected_total: rejected.len() as u64,
+                rejected,
+                repeated: false,
+            }),
+            429 | 503 => Err(SubmitError::Busy { retry_after_ms: 500 }),
+            422 => Err(SubmitError::KeyConflict),
+            _ => Err(SubmitError::Invalid(
+                value["detail"].as_str().unwrap_or("the server refused the request").to_owned(),
+            )),
+        }
+    }
+}
+
+/// A body as the HTTP door takes it, or the receipt that refuses what it can't carry.
+fn body_of(body: &Body) -> Result<(&'static str, Vec<u8>), Receipt> {
+    match body {
+        Body::Json(bytes) => Ok(("application/x-ndjson", bytes.to_vec())),
+        Body::Lines { .. } => {
+            let mut lines = Vec::new();
+            for index in 0..body.records().unwrap_or(0) {
+                if let Some((raw, _)) = body.raw(index as u64) {
+                    lines.extend_from_slice(&raw);
+                    lines.push(b'\n');
+                }
+            }
+            Ok(("text/plain", lines))
+        }
+        Body::Records(records) => {
+            let mut lines = Vec::new();
+            for record in records.iter() {
+                let mut object = serde_json::Map::new();
+                for (name, value) in record.fields() {
+                    let value = match value {
+                        FieldValue::Text(text) => text.into(),
+                        FieldValue::Int(number) => number.into(),
+                        FieldValue::Float(number) => number.into(),
+                        FieldValue::Bool(flag) => flag.into(),
+                        FieldValue::Time(micros) => micros.into(),
+                        FieldValue::Json(text) => serde_json::from_str(text).unwrap_or_default(),
+                    };
+                    object.insert(name.to_owned(), value);
+                }
+                lines.extend(serde_json::Value::Object(object).to_string().into_bytes());
+                lines.push(b'\n');
+            }
+            Ok(("application/x-ndjson", lines))
+        }
+        Body::BulkItems { .. } | Body::DeadLetters(_) => {
+            let count = body.records().unwrap_or(0) as u64;
+            let reason = match body {
+                Body::DeadLetters(letters) => letters.first().map(|letter| letter.reason.clone()),
+                _ => None,
+            };
+            let reason = reason.unwrap_or_else(|| "it can't be sent over HTTP".to_owned());
+            Err(Receipt {
+                accepted: 0,
+                rejected: (0..count.min(1000)).map(|index| (index, reason.clone())).collect(),
+                rejected_total: count,
+                repeated: false,
+            })
+        }
+    }
+}
+
+impl Submit for RemoteDoor {
+    fn submit(&self, submission: Submission) -> Submitted {
+        let door = self.clone();
+        Box::pin(async move {
+            let send = tokio::task::spawn_blocking(move || {
+                for _ in 0..TRIES {
+                    match door.send(&submission) {
+                        Err(SubmitError::Busy { retry_after_ms }) => {
+                            std::thread::park_timeout(Duration::from_millis(retry_after_ms));
+                        }
+                        done => return done,
+                    }
+                }
+                Err(SubmitError::Busy { retry_after_ms: 0 })
+            });
+            send.await.unwrap_or(Err(SubmitError::Stopped))
+        })
     }
 }

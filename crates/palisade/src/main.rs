@@ -34,6 +34,10 @@ struct Arguments {
 enum Command {
     /// Run the server.
     Run(commands::run::Run),
+    /// Show Palisade on a simulated company: detections against what was planted.
+    Demo(commands::demo::Demo),
+    /// Load files.
+    Ingest(commands::ingest::Ingest),
     /// Check a configuration without starting anything.
     Validate(commands::validate::Validate),
     /// Ask SQL.
@@ -44,6 +48,8 @@ enum Command {
     Key(commands::key::Key),
     /// Look at the durable log.
     Log(commands::log::Log),
+    /// Look at the tables' segments.
+    Table(commands::table::Table),
     /// Measure this build on this machine.
     Bench(commands::bench::Bench),
 }
@@ -63,6 +69,9 @@ fn main() -> ExitCode {
     start_logging(&config, matches!(arguments.command, Command::Run(_)));
     let result = match arguments.command {
         Command::Run(run) => run.run(&config),
+        Command::Demo(demo) => demo.run(&config),
+        Command::Ingest(ingest) => ingest.run(&config),
+        Command::Table(table) => table.run(&config),
         Command::Query(query) => query.run(&config),
         Command::Score(score) => score.run(),
         Command::Key(key) => key.run(&config),

@@ -15,7 +15,9 @@ use palisade_ingest::http::HttpDoors;
 use palisade_ingest::metrics::DoorMetrics;
 use palisade_ingest::serve::{ServerLimits, serve};
 use palisade_ingest::submit::Submit;
-use palisade_ingest::tls::{Tls, TlsFiles};
+use palisade_ingest::listen::Listener;
+use palisade_ingest::listener::check_listener;
+use palisade_ingest::tls::Tls;
 use palisade_log::disk::{Disk, RealDisk};
 use palisade_log::{Log, LogOptions};
 use palisade_pipeline::clock::{Clock, SystemClock};
@@ -58,6 +60,8 @@ pub(crate) struct Server {
     runtime: tokio::runtime::Runtime,
     stop: CancellationToken,
     http: Option<tokio::task::JoinHandle<()>>,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
+    submit: Arc<dyn Submit>,
     address: SocketAddr,
     scheme: &'static str,
     log: Arc<Log>,
@@ -250,11 +254,7 @@ impl Server {
         })?;
         let address = listener.local_addr()?;
         let tls = match &config.http.tls {
-            Some(files) => {
-                let mut paths = TlsFiles::new(&files.certificate, &files.key);
-                paths.client_ca.clone_from(&files.client_ca);
-                Some(Tls::load(&paths, true)?)
-            }
+            Some(files) => Some(Tls::load(files, true)?),
             None => None,
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -279,7 +279,7 @@ impl Server {
             decoded_bytes: config.limits.decompressed.0,
             ..BodyLimits::default()
         };
-        let doors = HttpDoors::new(submit, keys.clone(), bodies, &door_metrics);
+        let doors = HttpDoors::new(Arc::clone(&submit), keys.clone(), bodies, &door_metrics);
         let router = palisade_api::router(state, doors);
         let stop = CancellationToken::new();
         let server_limits =
@@ -293,12 +293,31 @@ impl Server {
             stop.clone(),
         ));
         runtime.spawn(watch_keys(keys, stop.clone()));
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            let checked = check_listener(listener)?;
+            let tls = match &checked.tls {
+                Some(files) => Some(Tls::load(files, false)?),
+                None => None,
+            };
+            let open = runtime.block_on(Listener::bind(checked, tls))?;
+            let (submit, metrics, stop) = (Arc::clone(&submit), door_metrics.clone(), stop.clone());
+            let clock = Arc::clone(&clock);
+            listeners.push(runtime.spawn(async move {
+                let now = Arc::new(move || clock.now());
+                if let Err(error) = open.run(submit, now, &metrics, stop).await {
+                    tracing::error!(%error, "a listener ended before all it had read was durable");
+                }
+            }));
+        }
         let stopping = Arc::new(AtomicBool::new(false));
         let maintenance = maintain(Arc::clone(&tables), epoch, clock, Arc::clone(&stopping))?;
         Ok(Self {
             runtime,
             stop,
             http: Some(http),
+            listeners,
+            submit,
             address,
             scheme,
             log,
@@ -314,6 +333,16 @@ impl Server {
     /// Where it listens.
     pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// The gateway, for records that come from this process itself.
+    pub(crate) fn submit(&self) -> &Arc<dyn Submit> {
+        &self.submit
+    }
+
+    /// Runs a future on the server's runtime.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
     }
 
     /// The pipeline.
@@ -346,6 +375,9 @@ impl Server {
         self.stop.cancel();
         if let Some(http) = self.http.take() {
             let _ = self.runtime.block_on(http);
+        }
+        for listener in std::mem::take(&mut self.listeners) {
+            let _ = self.runtime.block_on(listener);
         }
         self.gateway.stop();
         self.stopping.store(true, Ordering::Release);

@@ -1,9 +1,12 @@
 //! The verbs of the command line, one module each.
 
 pub(crate) mod bench;
+pub(crate) mod demo;
+pub(crate) mod ingest;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod query;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod table;
 pub(crate) mod validate;

@@ -1,6 +1,7 @@
 //! Loading: file, then environment, then flags; errors name the place and what was meant.
 
 use super::Config;
+use palisade_ingest::listener::check_listener;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -96,9 +97,8 @@ fn check(config: &Config, place: &str) -> Result<(), ConfigError> {
     if config.limits.decompressed < config.limits.body {
         return Err(wrong("limits.decompressed must not be below limits.body".into()));
     }
-    let listeners = config.tcp.iter().chain(&config.syslog).chain(&config.syslog_udp);
-    for listener in listeners {
-        palisade_event::TenantId::new(&listener.tenant).map_err(|error| wrong(error.to_string()))?;
+    for listener in &config.listeners {
+        check_listener(listener).map_err(|error| wrong(error.to_string()))?;
     }
     Ok(())
 }

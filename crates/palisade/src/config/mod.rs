@@ -11,6 +11,8 @@ mod units;
 pub(crate) use load::{ConfigError, load};
 pub(crate) use units::{Size, Span};
 
+use palisade_ingest::listener::ListenerConfig;
+use palisade_ingest::tls::TlsFiles;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -28,12 +30,8 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     /// The HTTP listener: ingestion, `_bulk`, queries, the page.
     pub(crate) http: Http,
-    /// Listeners for raw TCP lines.
-    pub(crate) tcp: Vec<Listener>,
-    /// Listeners for syslog over TCP (RFC 6587, RFC 5425).
-    pub(crate) syslog: Vec<Listener>,
-    /// Listeners for syslog over UDP. UDP loses what it must; received messages are counted.
-    pub(crate) syslog_udp: Vec<Listener>,
+    /// Listeners for raw lines, syslog over TCP or TLS, and syslog over UDP.
+    pub(crate) listeners: Vec<ListenerConfig>,
     /// Bounds of what senders may send.
     pub(crate) limits: Limits,
     /// The durable log.
@@ -59,51 +57,11 @@ pub(crate) struct Http {
     /// The address. Off loopback, TLS and an API key are required.
     pub(crate) listen: SocketAddr,
     /// Certificate and key. Both are read again when they change.
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<TlsFiles>,
     /// Allow plain HTTP off loopback. Whoever can read the network can then read keys and records.
     pub(crate) allow_plaintext: bool,
     /// Connections at a time; further ones wait.
     pub(crate) max_connections: usize,
-}
-
-/// A certificate and its key, PEM files.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Tls {
-    /// The certificate chain, the server's own first.
-    pub(crate) certificate: PathBuf,
-    /// The private key.
-    pub(crate) key: PathBuf,
-    /// Client certificates must be signed by one of these; none are asked for without it.
-    #[serde(default)]
-    pub(crate) client_ca: Option<PathBuf>,
-}
-
-/// A listener without keys of its own: bound to a tenant and to sender networks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Listener {
-    /// The address.
-    pub(crate) listen: SocketAddr,
-    /// Whose records these are.
-    #[serde(default = "default_tenant")]
-    pub(crate) tenant: String,
-    /// The column `source` of its records.
-    #[serde(default)]
-    pub(crate) source: Option<String>,
-    /// Networks that may send, in CIDR form. Empty: loopback only.
-    #[serde(default)]
-    pub(crate) networks: Vec<String>,
-    /// Certificate and key; required off loopback for TCP.
-    #[serde(default)]
-    pub(crate) tls: Option<Tls>,
-    /// Allow UDP off loopback: senders can be forged and datagrams read and lost.
-    #[serde(default)]
-    pub(crate) allow_plaintext_udp: bool,
-}
-
-fn default_tenant() -> String {
-    "default".to_owned()
 }
 
 /// Bounds of what senders may send.
@@ -266,9 +224,7 @@ impl Default for Config {
         Self {
             data: PathBuf::from("data"),
             http: Http::default(),
-            tcp: Vec::new(),
-            syslog: Vec::new(),
-            syslog_udp: Vec::new(),
+            listeners: Vec::new(),
             limits: Limits::default(),
             log: Log::default(),
             pipeline: Pipeline::default(),
