@@ -2,12 +2,12 @@
 
 use crate::access::{Caller, Scope};
 use crate::state::ApiState;
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use futures::{StreamExt, stream};
 use palisade_event::ErrorClass;
 use palisade_query::format::{Encoder, Format};

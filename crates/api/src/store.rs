@@ -66,9 +66,7 @@ fn principal(found: Result<KeyPrincipal, Refused>) -> Result<Principal, AuthErro
 
 impl Authenticate for KeyStore {
     fn bearer<'a>(&'a self, token: &'a str) -> Authenticated<'a> {
-        Box::pin(async move {
-            principal(self.catalog.authenticate(token, self.clock.now()).await)
-        })
+        Box::pin(async move { principal(self.catalog.authenticate(token, self.clock.now()).await) })
     }
 
     fn api_key<'a>(&'a self, id: &'a str, secret: &'a str) -> Authenticated<'a> {

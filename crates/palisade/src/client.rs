@@ -2,7 +2,9 @@
 
 use crate::config::Config;
 use crate::server::Failure;
-use palisade_ingest::submit::{Body, FieldValue, Receipt, Submission, Submit, SubmitError, Submitted};
+use palisade_ingest::submit::{
+    Body, FieldValue, Receipt, Submission, Submit, SubmitError, Submitted,
+};
 use std::io::Read;
 use std::time::Duration;
 
@@ -58,9 +60,8 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = request
-            .send(body)
-            .map_err(|error| format!("{} does not answer: {error}", self.url))?;
+        let answer =
+            request.send(body).map_err(|error| format!("{} does not answer: {error}", self.url))?;
         let status = answer.status();
         let mut reader = answer.into_body().into_reader();
         if status.as_u16() < 300 {
@@ -99,23 +100,31 @@ impl RemoteDoor {
         };
         let mut path = format!(
             "/api/v1/streams/events/records?source={}",
-            percent_encoding::utf8_percent_encode(&submission.source, percent_encoding::NON_ALPHANUMERIC)
+            percent_encoding::utf8_percent_encode(
+                &submission.source,
+                percent_encoding::NON_ALPHANUMERIC
+            )
         );
         if let Some(domain) = &submission.domain {
             path.push_str("&domain=");
-            path.extend(percent_encoding::utf8_percent_encode(domain, percent_encoding::NON_ALPHANUMERIC));
+            path.extend(percent_encoding::utf8_percent_encode(
+                domain,
+                percent_encoding::NON_ALPHANUMERIC,
+            ));
         }
-        let mut request =
-            self.client.agent.post(format!("{}{path}", self.client.url)).header("content-type", kind);
+        let mut request = self
+            .client
+            .agent
+            .post(format!("{}{path}", self.client.url))
+            .header("content-type", kind);
         if let Some(key) = &self.client.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
         if let Some(key) = &submission.key {
             request = request.header("idempotency-key", key.as_str());
         }
-        let mut answer = request
-            .send(body.as_slice())
-            .map_err(|_| SubmitError::Busy { retry_after_ms: 500 })?;
+        let mut answer =
+            request.send(body.as_slice()).map_err(|_| SubmitError::Busy { retry_after_ms: 500 })?;
         let status = answer.status().as_u16();
         let text = answer
             .body_mut()

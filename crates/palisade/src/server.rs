@@ -9,14 +9,15 @@ use palisade_detect::baseline::{BaselineOptions, Mode};
 use palisade_detect::reputation::{self, List, ListSpec, Lists};
 use palisade_event::decode::DecodeLimits;
 use palisade_event::id::GatewayIdentity;
+use palisade_event::schema::{ALERTS, DEAD_LETTERS, EVENTS};
 use palisade_ingest::body::BodyLimits;
 use palisade_ingest::gateway::{Gateway, GatewayFoundations, GatewayOptions};
 use palisade_ingest::http::HttpDoors;
+use palisade_ingest::listen::Listener;
+use palisade_ingest::listener::check_listener;
 use palisade_ingest::metrics::DoorMetrics;
 use palisade_ingest::serve::{ServerLimits, serve};
 use palisade_ingest::submit::Submit;
-use palisade_ingest::listen::Listener;
-use palisade_ingest::listener::check_listener;
 use palisade_ingest::tls::Tls;
 use palisade_log::disk::{Disk, RealDisk};
 use palisade_log::{Log, LogOptions};
@@ -27,7 +28,6 @@ use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
 use palisade_query::{Limits, QueryEngine, Snapshots};
-use palisade_event::schema::{ALERTS, DEAD_LETTERS, EVENTS};
 use palisade_table::{RetentionRule, Snapshot, TableOptions, Tables};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
@@ -259,8 +259,11 @@ impl Server {
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let loopback = config.http.listen.ip().is_loopback();
-        let keys =
-            Arc::new(runtime.block_on(KeyStore::new(catalog.clone(), Arc::clone(&clock), loopback))?);
+        let keys = Arc::new(runtime.block_on(KeyStore::new(
+            catalog.clone(),
+            Arc::clone(&clock),
+            loopback,
+        ))?);
         let submit: Arc<dyn Submit> = Arc::new(Arc::clone(&gateway));
         let state = ApiState {
             auth: keys.clone(),

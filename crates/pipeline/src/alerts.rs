@@ -223,13 +223,23 @@ pub fn build(
 
     let mut columns: BTreeMap<&str, ArrayRef> = BTreeMap::new();
     let word_names = [
-        "tenant", "domain", "detector", "rule_id", "rule_version", "title", "severity", "user",
-        "host", "src_ip",
+        "tenant",
+        "domain",
+        "detector",
+        "rule_id",
+        "rule_version",
+        "title",
+        "severity",
+        "user",
+        "host",
+        "src_ip",
     ];
     for (name, mut builder) in word_names.into_iter().zip(words) {
         columns.insert(name, Arc::new(builder.finish()));
     }
-    for (name, mut builder) in ["time", "ingest_time", "first_time", "last_time"].into_iter().zip(times) {
+    for (name, mut builder) in
+        ["time", "ingest_time", "first_time", "last_time"].into_iter().zip(times)
+    {
         columns.insert(name, Arc::new(builder.finish()));
     }
     columns.insert("position", Arc::new(position.finish()));
@@ -264,8 +274,9 @@ mod tests {
     fn frame() -> RecordBatch {
         let text = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
         let times = || {
-            Arc::new(TimestampMicrosecondArray::from(vec![1_000_000, 2_000_000]).with_timezone("UTC"))
-                as ArrayRef
+            Arc::new(
+                TimestampMicrosecondArray::from(vec![1_000_000, 2_000_000]).with_timezone("UTC"),
+            ) as ArrayRef
         };
         RecordBatch::try_from_iter(vec![
             ("tenant", text(vec![Some("acme"), Some("acme")])),

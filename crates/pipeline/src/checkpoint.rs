@@ -124,7 +124,8 @@ impl CheckpointStore {
     ) -> Result<Checkpoint, PipelineError> {
         let path = name_of(position);
         let directory = self.data.join(&path);
-        let io = |source| PipelineError::Io { what: format!("writing checkpoint '{path}'"), source };
+        let io =
+            |source| PipelineError::Io { what: format!("writing checkpoint '{path}'"), source };
         if directory.exists() {
             fs::remove_dir_all(&directory).map_err(io)?;
         }
@@ -146,8 +147,9 @@ impl CheckpointStore {
                 checksum: format!("{:016x}", xxh3_64(bytes)),
             });
         }
-        let text = serde_json::to_vec(&description).map_err(|error| {
-            PipelineError::Checkpoint { path: path.clone(), reason: error.to_string() }
+        let text = serde_json::to_vec(&description).map_err(|error| PipelineError::Checkpoint {
+            path: path.clone(),
+            reason: error.to_string(),
         })?;
         write_synced(&directory.join("checkpoint.json"), &text).map_err(io)?;
         for directory in [directory.as_path(), &self.data.join("checkpoints"), &self.data] {

@@ -127,7 +127,8 @@ impl OrderedDetectors {
         let norms = if norms.is_empty() {
             SourceNorms::new(DEFAULT_SOURCES)
         } else {
-            SourceNorms::restore(norms, DEFAULT_SOURCES).map_err(|error| format!("its part 'norms': {error}"))?
+            SourceNorms::restore(norms, DEFAULT_SOURCES)
+                .map_err(|error| format!("its part 'norms': {error}"))?
         };
         let threat = ThreatScorer::new().map_err(|error| error.to_string())?;
         Ok(Self { threat, norms })

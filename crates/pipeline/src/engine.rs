@@ -131,9 +131,8 @@ impl Engine {
         ));
 
         let workers = options.workers.max(1);
-        let (senders, queues): (Vec<_>, Vec<_>) = (0..workers)
-            .map(|_| crossbeam_channel::bounded(options.queue_frames.max(1)))
-            .unzip();
+        let (senders, queues): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| crossbeam_channel::bounded(options.queue_frames.max(1))).unzip();
         let feed = Arc::new(Feed::new(senders, state_from, manifest.position));
         let (fatal_sender, fatal) = watch::channel(None);
         let fatal_sender = Arc::new(fatal_sender);
@@ -143,8 +142,8 @@ impl Engine {
         let mut threads = Vec::new();
 
         for (index, queue) in queues.into_iter().enumerate() {
-            let detectors =
-                WorkerDetectors::restore(options, index, workers, &loaded.baselines).map_err(bad)?;
+            let detectors = WorkerDetectors::restore(options, index, workers, &loaded.baselines)
+                .map_err(bad)?;
             let worker = Worker {
                 index,
                 workers,
@@ -161,7 +160,8 @@ impl Engine {
             move |offset, entry| feed.announce(offset, entry)
         }));
         threads.push(spawn("replay", &fatal_sender, {
-            let (log, feed, stop) = (Arc::clone(&on.log), Arc::clone(&feed), Arc::clone(&stop_reader));
+            let (log, feed, stop) =
+                (Arc::clone(&on.log), Arc::clone(&feed), Arc::clone(&stop_reader));
             move || replay(&log, &feed, &stop)
         })?);
         let committer = Committer {
@@ -323,5 +323,8 @@ fn spawn(
                 });
             }
         })
-        .map_err(|source| PipelineError::Io { what: format!("starting the thread '{name}'"), source })
+        .map_err(|source| PipelineError::Io {
+            what: format!("starting the thread '{name}'"),
+            source,
+        })
 }

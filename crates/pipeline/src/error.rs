@@ -17,13 +17,17 @@ pub enum PipelineError {
     Catalog(#[from] palisade_catalog::CatalogError),
     #[error("the catalog refused: {0}")]
     Commit(#[from] palisade_catalog::CommitError),
-    #[error("checkpoint '{path}': {reason}; remove the newest checkpoint directory to fall back to the one before")]
+    #[error(
+        "checkpoint '{path}': {reason}; remove the newest checkpoint directory to fall back to the one before"
+    )]
     Checkpoint { path: String, reason: String },
     #[error("the columns of the frame at offset {offset} do not fit together: {source}")]
     Columns { offset: u64, source: arrow::error::ArrowError },
     #[error("{what}: {source}; check the disk and start again")]
     Io { what: String, source: std::io::Error },
-    #[error("the thread '{0}' panicked; this is a defect of Palisade, please report it with the log")]
+    #[error(
+        "the thread '{0}' panicked; this is a defect of Palisade, please report it with the log"
+    )]
     Panicked(&'static str),
 }
 

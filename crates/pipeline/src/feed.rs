@@ -66,7 +66,10 @@ impl Feed {
     }
 
     /// Puts a checkpoint's marker before the next entry; gives the position that it stands at.
-    pub(crate) fn mark(&self, task: impl FnOnce(Offset) -> Arc<CheckpointTask>) -> Arc<CheckpointTask> {
+    pub(crate) fn mark(
+        &self,
+        task: impl FnOnce(Offset) -> Arc<CheckpointTask>,
+    ) -> Arc<CheckpointTask> {
         let mut state = self.state.lock();
         let task = task(state.next);
         self.send(&mut state, WorkKind::Checkpoint(Arc::clone(&task)));

@@ -183,7 +183,10 @@ mod tests {
         let a = live.tenant("a");
         assert_eq!(a.recent().len(), RECENT_ALERTS);
         assert_eq!(a.recent().first().map(|alert| alert.alert_id.clone()), Some("149".into()));
-        assert_eq!(a.counts(), Counts { stored: 5, alerts: 150, anomalies: 150, ..Counts::default() });
+        assert_eq!(
+            a.counts(),
+            Counts { stored: 5, alerts: 150, anomalies: 150, ..Counts::default() }
+        );
         assert_eq!(live.tenant("b").counts().anomalies, 0);
         assert_eq!(heard.try_recv().map(|(tenant, _)| tenant.to_string()), Ok("a".to_owned()));
     }

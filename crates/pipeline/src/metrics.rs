@@ -107,20 +107,60 @@ impl Metrics {
 
     fn register_counters(&self, registry: &mut Registry) {
         let counters: [(&str, &str, &Counter); 15] = [
-            ("palisade_gateway_records", "Records that front doors handed to the gateway", &self.records_received),
-            ("palisade_gateway_bytes", "Bytes of records received, after content decoding", &self.bytes_received),
+            (
+                "palisade_gateway_records",
+                "Records that front doors handed to the gateway",
+                &self.records_received,
+            ),
+            (
+                "palisade_gateway_bytes",
+                "Bytes of records received, after content decoding",
+                &self.bytes_received,
+            ),
             ("palisade_requests", "Requests that the gateway took", &self.requests),
-            ("palisade_requests_repeated", "Requests answered from the ledger of idempotency keys", &self.requests_repeated),
-            ("palisade_requests_busy", "Requests turned away because a queue was full", &self.requests_busy),
-            ("palisade_records_accepted", "Records acknowledged after fsync", &self.records_accepted),
-            ("palisade_records_refused", "Records refused to their sender with a reason", &self.records_refused),
+            (
+                "palisade_requests_repeated",
+                "Requests answered from the ledger of idempotency keys",
+                &self.requests_repeated,
+            ),
+            (
+                "palisade_requests_busy",
+                "Requests turned away because a queue was full",
+                &self.requests_busy,
+            ),
+            (
+                "palisade_records_accepted",
+                "Records acknowledged after fsync",
+                &self.records_accepted,
+            ),
+            (
+                "palisade_records_refused",
+                "Records refused to their sender with a reason",
+                &self.records_refused,
+            ),
             ("palisade_records_stored", "Records visible to SQL", &self.records_stored),
-            ("palisade_records_dead_lettered", "Records kept as dead letters", &self.records_dead_lettered),
-            ("palisade_records_ahead_of_clock", "Records whose time was replaced by the clock", &self.records_ahead_of_clock),
-            ("palisade_fields_overflowed", "Fields kept in the overflow column", &self.fields_overflowed),
+            (
+                "palisade_records_dead_lettered",
+                "Records kept as dead letters",
+                &self.records_dead_lettered,
+            ),
+            (
+                "palisade_records_ahead_of_clock",
+                "Records whose time was replaced by the clock",
+                &self.records_ahead_of_clock,
+            ),
+            (
+                "palisade_fields_overflowed",
+                "Fields kept in the overflow column",
+                &self.fields_overflowed,
+            ),
             ("palisade_frames", "Frames that passed the pipeline", &self.frames),
             ("palisade_commits", "Commits made", &self.commits),
-            ("palisade_commit_failures", "Commits that failed and were tried again", &self.commit_failures),
+            (
+                "palisade_commit_failures",
+                "Commits that failed and were tried again",
+                &self.commit_failures,
+            ),
             ("palisade_checkpoints", "Checkpoints of operator state made", &self.checkpoints),
         ];
         for (name, help, counter) in counters {
@@ -151,19 +191,43 @@ impl Metrics {
             self.queue_depth.clone(),
         );
         let gauges: [(&str, &str, &Gauge); 4] = [
-            ("palisade_uncommitted_bytes", "Bytes of rows that are visible but not committed", &self.uncommitted_bytes),
+            (
+                "palisade_uncommitted_bytes",
+                "Bytes of rows that are visible but not committed",
+                &self.uncommitted_bytes,
+            ),
             ("palisade_log_end_offset", "The offset after the last durable entry", &self.log_end),
-            ("palisade_visible_offset", "Entries below this offset are visible to SQL", &self.visible_position),
-            ("palisade_committed_offset", "Entries below this offset are committed", &self.committed_position),
+            (
+                "palisade_visible_offset",
+                "Entries below this offset are visible to SQL",
+                &self.visible_position,
+            ),
+            (
+                "palisade_committed_offset",
+                "Entries below this offset are committed",
+                &self.committed_position,
+            ),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
         let histograms: [(&str, &str, &Histogram); 4] = [
-            ("palisade_ack", "From a request's arrival at the gateway to its acknowledgement", &self.ack_seconds),
-            ("palisade_visible", "From a frame's first record to its visibility to SQL", &self.visible_seconds),
+            (
+                "palisade_ack",
+                "From a request's arrival at the gateway to its acknowledgement",
+                &self.ack_seconds,
+            ),
+            (
+                "palisade_visible",
+                "From a frame's first record to its visibility to SQL",
+                &self.visible_seconds,
+            ),
             ("palisade_commit", "How long a commit took", &self.commit_seconds),
-            ("palisade_checkpoint_pause", "How long a checkpoint held a worker at a time", &self.checkpoint_pause_seconds),
+            (
+                "palisade_checkpoint_pause",
+                "How long a checkpoint held a worker at a time",
+                &self.checkpoint_pause_seconds,
+            ),
         ];
         for (name, help, histogram) in histograms {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());

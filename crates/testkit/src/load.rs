@@ -242,7 +242,8 @@ pub fn send_all(
                     std::thread::park_timeout(Duration::from_millis(20));
                 }
                 status => {
-                    let text = String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>();
+                    let text =
+                        String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>();
                     return Err(io::Error::other(format!("the server answered {status}: {text}")));
                 }
             }

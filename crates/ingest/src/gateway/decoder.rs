@@ -26,7 +26,6 @@ const KEPT_REASONS: usize = 1000;
 struct Pending {
     reply: oneshot::Sender<Result<Receipt, SubmitError>>,
     receipt: Receipt,
-    tenant: Arc<str>,
     bytes: usize,
     since: Instant,
 }
@@ -163,8 +162,7 @@ impl Decoder {
             rejected_total: taken.rejected_total,
             repeated: false,
         };
-        let tenant = Arc::from(submission.tenant.as_str());
-        self.pending.push(Pending { reply, receipt, tenant, bytes, since });
+        self.pending.push(Pending { reply, receipt, bytes, since });
     }
 
     fn decode(&mut self, submission: &Submission, clock: i64, request: u64) -> Taken {
@@ -396,7 +394,7 @@ impl Decoder {
 /// Gives the answers of a frame.
 fn answer(shared: &Shared, pending: Vec<Pending>, result: Result<(), &LogError>) {
     let metrics = &shared.on.metrics;
-    for Pending { reply, receipt, tenant: _, bytes, since } in pending {
+    for Pending { reply, receipt, bytes, since } in pending {
         let answer = match result {
             Ok(()) => {
                 metrics.records_accepted.inc_by(receipt.accepted);

@@ -37,9 +37,7 @@ impl Letters {
     /// Adds a letter. Its time is the gateway's clock: bytes that can't be read have no event time.
     pub(super) fn push(&mut self, context: &RequestContext<'_>, index: u32, letter: &DeadLetter) {
         let id = match context.key {
-            Some(key) => {
-                RecordId::from_key(context.tenant, context.source, key, u64::from(index))
-            }
+            Some(key) => RecordId::from_key(context.tenant, context.source, key, u64::from(index)),
             None => RecordId::from_place(context.gateway, context.request, index),
         };
         self.tenant.append_value(context.tenant);

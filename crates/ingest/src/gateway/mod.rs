@@ -16,9 +16,9 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use decoder::Decoder;
 use palisade_detect::reputation::{Lists, sender_refused};
+use palisade_event::Entry;
 use palisade_event::decode::DecodeLimits;
 use palisade_event::id::GatewayIdentity;
-use palisade_event::Entry;
 use palisade_log::Log;
 use palisade_pipeline::clock::Clock;
 use palisade_pipeline::ledger::{Ledger, Verdict};
@@ -162,12 +162,7 @@ impl Gateway {
             let (shared, stopped) = (Arc::clone(&shared), Arc::clone(&stopped));
             move || tick(&shared, &stopped)
         })?);
-        Ok(Self {
-            shared,
-            jobs: Mutex::new(Some(sender)),
-            threads: Mutex::new(threads),
-            stopped,
-        })
+        Ok(Self { shared, jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads), stopped })
     }
 
     /// Takes nothing more, writes what was taken, and waits until all of it is answered.
@@ -178,7 +173,9 @@ impl Gateway {
         self.stopped.1.notify_all();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {
-                tracing::error!("a thread of the gateway panicked; what it held was not acknowledged");
+                tracing::error!(
+                    "a thread of the gateway panicked; what it held was not acknowledged"
+                );
             }
         }
     }
@@ -356,12 +353,10 @@ fn tick(shared: &Shared, stopped: &(Mutex<bool>, Condvar)) {
         }
         quiet = records == 0;
         let now = shared.on.clock.now();
-        let clock =
-            shared.open.iter().map(|open| open.load(Ordering::Acquire)).fold(now, i64::min);
+        let clock = shared.open.iter().map(|open| open.load(Ordering::Acquire)).fold(now, i64::min);
         let entry = Entry::Tick { clock, gateway: shared.on.identity };
-        let appended = palisade_log::encode(&entry).and_then(|encoded| {
-            shared.on.log.append(Arc::new(entry), encoded, Box::new(|_| ()))
-        });
+        let appended = palisade_log::encode(&entry)
+            .and_then(|encoded| shared.on.log.append(Arc::new(entry), encoded, Box::new(|_| ())));
         if let Err(error) = appended {
             tracing::warn!(%error, "the clock's tick could not be written; it is tried again in a second");
             quiet = false;

@@ -1,8 +1,8 @@
 //! `palisade demo`.
 
+use crate::Outcome;
 use crate::config::Config;
 use crate::server::{Failure, Server};
-use crate::Outcome;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade_testkit::load::{Connection, Target};
@@ -35,7 +35,11 @@ impl Demo {
         if config.data.exists() {
             // Only what an earlier demo made is ever removed.
             if !config.data.join("catalog.db").exists() {
-                return Err(format!("{} is in the way and was not made by a demo; move it", config.data.display()).into());
+                return Err(format!(
+                    "{} is in the way and was not made by a demo; move it",
+                    config.data.display()
+                )
+                .into());
             }
             std::fs::remove_dir_all(&config.data)?;
         }
@@ -156,9 +160,18 @@ fn show_detections(server: &Server, simulator: &Simulator) -> Result<(), Failure
 
 fn show_queries(server: &Server) -> Result<(), Failure> {
     let queries = [
-        ("Who fails most?", "SELECT \"user\", count(*) AS failures FROM events WHERE outcome IN ('failure', 'failed') GROUP BY \"user\" ORDER BY failures DESC LIMIT 5"),
-        ("What was unusual, and how bad?", "SELECT detector, severity, count(*) AS alerts, round(max(score), 3) AS worst FROM alerts GROUP BY detector, severity ORDER BY alerts DESC LIMIT 8"),
-        ("Where do attack payloads come from?", "SELECT src_ip, threat_class, count(*) AS requests, round(avg(entropy), 2) AS entropy FROM events WHERE threat_class IS NOT NULL GROUP BY src_ip, threat_class ORDER BY requests DESC LIMIT 5"),
+        (
+            "Who fails most?",
+            "SELECT \"user\", count(*) AS failures FROM events WHERE outcome IN ('failure', 'failed') GROUP BY \"user\" ORDER BY failures DESC LIMIT 5",
+        ),
+        (
+            "What was unusual, and how bad?",
+            "SELECT detector, severity, count(*) AS alerts, round(max(score), 3) AS worst FROM alerts GROUP BY detector, severity ORDER BY alerts DESC LIMIT 8",
+        ),
+        (
+            "Where do attack payloads come from?",
+            "SELECT src_ip, threat_class, count(*) AS requests, round(avg(entropy), 2) AS entropy FROM events WHERE threat_class IS NOT NULL GROUP BY src_ip, threat_class ORDER BY requests DESC LIMIT 5",
+        ),
     ];
     for (title, sql) in queries {
         let begun = Instant::now();

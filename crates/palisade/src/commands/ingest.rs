@@ -1,9 +1,9 @@
 //! `palisade ingest PATH…`.
 
+use crate::Outcome;
 use crate::client::{Client, RemoteDoor};
 use crate::config::Config;
 use crate::server::{Failure, Server};
-use crate::Outcome;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade_event::TenantId;
@@ -39,8 +39,10 @@ impl Ingest {
         let client = Client::new(self.url.as_deref(), config);
         if self.url.is_some() || client.is_up() {
             eprintln!("Loading into the server at {}", client.url());
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?;
             let door: Arc<dyn Submit> = Arc::new(RemoteDoor::new(client));
             let report = runtime.block_on(self.load(door.as_ref()))?;
             return show(&report);
@@ -54,7 +56,9 @@ impl Ingest {
         let submit = Arc::clone(server.submit());
         let report = server.block_on(self.load(submit.as_ref()));
         if !server.stop(Duration::from_secs(600)) {
-            eprintln!("palisade: not everything is in segments yet; the rest is in the log and follows at the next start");
+            eprintln!(
+                "palisade: not everything is in segments yet; the rest is in the log and follows at the next start"
+            );
         }
         show(&report?)
     }
@@ -83,7 +87,12 @@ fn show(report: &LoadReport) -> Outcome {
     println!("{:>12} {:>10}  {:<12} FILE", "ACCEPTED", "REFUSED", "FORMAT");
     for file in &report.files {
         let format = file.format.map_or("-", files::Format::as_str);
-        println!("{:>12} {:>10}  {format:<12} {}", file.accepted, file.refused, file.path.display());
+        println!(
+            "{:>12} {:>10}  {format:<12} {}",
+            file.accepted,
+            file.refused,
+            file.path.display()
+        );
         if let Some(reason) = &file.skipped {
             println!("{:>26}skipped: {reason}", "");
         }
@@ -94,6 +103,11 @@ fn show(report: &LoadReport) -> Outcome {
             println!("{:>26}{count} refused: {reason}", "");
         }
     }
-    println!("{:>12} {:>10}  in all, time domain {}", report.accepted(), report.refused(), report.domain);
+    println!(
+        "{:>12} {:>10}  in all, time domain {}",
+        report.accepted(),
+        report.refused(),
+        report.domain
+    );
     Ok(ExitCode::from(u8::from(report.refused() > 0)))
 }

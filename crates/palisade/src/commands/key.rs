@@ -1,8 +1,8 @@
 //! `palisade key create|list|revoke`.
 
+use crate::Outcome;
 use crate::config::Config;
 use crate::server::{Failure, check_data, open_catalog};
-use crate::Outcome;
 use clap::{Args, Subcommand};
 use palisade_catalog::{AuditRecord, Catalog, ScopeSet};
 use palisade_event::TenantId;
@@ -47,7 +47,8 @@ enum Verb {
 
 impl Key {
     pub(crate) fn run(self, config: &Config) -> Outcome {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.block_on(self.work(config))
     }
 
@@ -62,14 +63,19 @@ impl Key {
             Verb::Create { name, tenant, scopes, expires } => {
                 let tenant = TenantId::new(&tenant)?;
                 if catalog.tenant(&tenant).await.is_err() {
-                    catalog.create_tenant(&tenant, palisade_catalog::TenantSettings::default(), now).await?;
+                    catalog
+                        .create_tenant(&tenant, palisade_catalog::TenantSettings::default(), now)
+                        .await?;
                 }
                 let expires = expires.map(|days| now + i64::from(days) * 86_400_000_000);
                 let scopes = scope_set(&scopes)?;
                 audit(&catalog, now, &tenant, "key:create", &name).await?;
                 let key = catalog.create_key(&tenant, &name, scopes, expires, now).await?;
                 println!("{}", key.secret());
-                eprintln!("This key is shown once. Send it as 'Authorization: Bearer KEY'; `palisade key revoke {}` ends it.", key.id);
+                eprintln!(
+                    "This key is shown once. Send it as 'Authorization: Bearer KEY'; `palisade key revoke {}` ends it.",
+                    key.id
+                );
             }
             Verb::List { tenant } => {
                 let tenant = tenant.map(|tenant| TenantId::new(&tenant)).transpose()?;
@@ -100,7 +106,9 @@ impl Key {
             Verb::Revoke { id } => {
                 let keys = catalog.list_keys(None).await?;
                 let Some(key) = keys.into_iter().find(|key| key.id == id) else {
-                    return Err(format!("there is no key '{id}'; `palisade key list` shows all").into());
+                    return Err(
+                        format!("there is no key '{id}'; `palisade key list` shows all").into()
+                    );
                 };
                 audit(&catalog, now, &key.tenant, "key:revoke", &id).await?;
                 catalog.revoke_key(Some(&key.tenant), &id, now).await?;

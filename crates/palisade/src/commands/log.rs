@@ -1,8 +1,8 @@
 //! `palisade log inspect|verify`.
 
+use crate::Outcome;
 use crate::config::Config;
 use crate::server::check_data;
-use crate::Outcome;
 use clap::{Args, Subcommand};
 use palisade_log::disk::RealDisk;
 use std::process::ExitCode;
@@ -35,13 +35,18 @@ impl Log {
                 let mut bad = false;
                 for segment in palisade_log::inspect(&RealDisk, &directory)? {
                     let name = segment.file.file_name().unwrap_or_default().to_string_lossy();
-                    let problem = segment.problem.as_ref().map_or(String::new(), |(byte, what)| {
-                        format!("at byte {byte}: {what}")
-                    });
+                    let problem = segment
+                        .problem
+                        .as_ref()
+                        .map_or(String::new(), |(byte, what)| format!("at byte {byte}: {what}"));
                     bad |= segment.problem.is_some();
                     println!(
                         "{name:<26} {:>12} {:>12} {:>12} {:>10} {:>8}  {problem}",
-                        segment.first.0, segment.end.0, segment.bytes, segment.frames, segment.ticks
+                        segment.first.0,
+                        segment.end.0,
+                        segment.bytes,
+                        segment.frames,
+                        segment.ticks
                     );
                 }
                 Ok(ExitCode::from(u8::from(bad)))

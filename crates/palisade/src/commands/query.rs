@@ -1,9 +1,9 @@
 //! `palisade query`.
 
+use crate::Outcome;
 use crate::client::Client;
 use crate::config::Config;
 use crate::server::{Server, check_data};
-use crate::Outcome;
 use clap::Args;
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -63,8 +63,7 @@ impl Query {
         }
         let begun = Instant::now();
         let headers = [("content-type", "application/json")];
-        let mut answer =
-            client.post("/api/v1/query", &headers, request.to_string().as_bytes())?;
+        let mut answer = client.post("/api/v1/query", &headers, request.to_string().as_bytes())?;
         let mut out = std::io::stdout().lock();
         std::io::copy(&mut answer, &mut out)?;
         out.flush()?;

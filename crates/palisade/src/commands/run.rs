@@ -1,8 +1,8 @@
 //! `palisade run`.
 
+use crate::Outcome;
 use crate::config::Config;
 use crate::server::Server;
-use crate::Outcome;
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;

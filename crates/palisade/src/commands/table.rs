@@ -1,8 +1,8 @@
 //! `palisade table list|verify`.
 
+use crate::Outcome;
 use crate::config::Config;
 use crate::server::{check_data, open_catalog};
-use crate::Outcome;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use std::process::ExitCode;
@@ -57,7 +57,8 @@ impl Table {
                     bar.set_position(done as u64);
                 });
                 bar.finish_and_clear();
-                let bad: Vec<_> = checked.iter().filter(|segment| segment.error.is_some()).collect();
+                let bad: Vec<_> =
+                    checked.iter().filter(|segment| segment.error.is_some()).collect();
                 for segment in &bad {
                     if let Some(error) = &segment.error {
                         println!("{} segment {}: {error}", segment.table, segment.id);

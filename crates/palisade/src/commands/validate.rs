@@ -42,7 +42,9 @@ impl Validate {
                 } else {
                     println!(
                         "{} is fine",
-                        file.map_or("the default configuration".into(), |file| file.display().to_string())
+                        file.map_or("the default configuration".into(), |file| file
+                            .display()
+                            .to_string())
                     );
                 }
                 ExitCode::SUCCESS

@@ -26,7 +26,8 @@ pub(crate) fn load(
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: place.clone(), source })?;
         // Typed first, because only then errors carry the line.
-        serde_saphyr::from_str::<Config>(&text).map_err(|error| wrong(&place, &error.to_string()))?;
+        serde_saphyr::from_str::<Config>(&text)
+            .map_err(|error| wrong(&place, &error.to_string()))?;
         value = serde_saphyr::from_str(&text).map_err(|error| wrong(&place, &error.to_string()))?;
     }
     let place = match file {
@@ -156,7 +157,11 @@ mod tests {
     fn file_then_environment() {
         let config = load_text(
             "http: {listen: '127.0.0.1:1'}\npipeline: {commit_age: 2s}\n",
-            &[("PALISADE_HTTP__LISTEN", "127.0.0.1:2"), ("PALISADE_DATA", "elsewhere"), ("PALISADE_SEEDS", "7")],
+            &[
+                ("PALISADE_HTTP__LISTEN", "127.0.0.1:2"),
+                ("PALISADE_DATA", "elsewhere"),
+                ("PALISADE_SEEDS", "7"),
+            ],
         )
         .unwrap();
         assert_eq!(config.http.listen.port(), 2);
@@ -167,7 +172,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_a_suggestion() {
-        let error = load_text("data: x\nhttp:\n  lissten: 127.0.0.1:1\n", &[]).unwrap_err().to_string();
+        let error =
+            load_text("data: x\nhttp:\n  lissten: 127.0.0.1:1\n", &[]).unwrap_err().to_string();
         assert!(error.contains("lissten") && error.contains("did you mean 'listen'"), "{error}");
         assert!(error.contains("line 3") || error.contains("3:"), "{error}");
         let error = load_text("", &[("PALISADE_HTTP__LISSTEN", "x")]).unwrap_err().to_string();

@@ -6,8 +6,8 @@
 //! latencies of acknowledgement and of visibility to SQL are taken.
 
 use super::child::ServerProcess;
-use crate::server::Failure;
 use crate::Outcome;
+use crate::server::Failure;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade_testkit::load::{Connection, Latencies, Pace, Sent, Target, send_all};
@@ -203,9 +203,9 @@ fn drive(
     left: &AtomicU64,
     total: u64,
 ) -> Result<Sent, Failure> {
-    let bar = ProgressBar::new(total).with_style(
-        ProgressStyle::with_template("{elapsed_precise} {wide_bar} {human_pos}/{human_len} events, {per_sec}, {eta} left")?,
-    );
+    let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(
+        "{elapsed_precise} {wide_bar} {human_pos}/{human_len} events, {per_sec}, {eta} left",
+    )?);
     let results: Vec<std::io::Result<Sent>> = std::thread::scope(|scope| {
         let threads: Vec<_> = sources
             .iter_mut()
