@@ -814,3 +814,37 @@ fn old_rows_go_by_tenant_and_files_only_when_nobody_reads_them() {
     assert_eq!(tables.maintain(10_000, epoch).unwrap().dropped, 2);
     assert_eq!(tables.snapshot("events").segments.len(), 0);
 }
+
+/// Version 1 of a segment and its index, written by the first release: later ones must read it, and a
+/// change of what is written is seen here (`PALISADE_WRITE_GOLDEN=1` writes them anew).
+#[test]
+fn segment_format_version_1() {
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).to_owned();
+    let batches: Vec<RecordBatch> = (0..2).map(|offset| wide_batch(offset, 40)).collect();
+    let wanted = in_order(&batches);
+    let dir = tempfile::tempdir().unwrap();
+    let commits = Arc::new(MemoryCommits::default());
+    let epoch = commits.claim();
+    let (tables, _) = Tables::open(dir.path(), commits, TableOptions::default()).unwrap();
+    for (offset, batch) in batches.into_iter().enumerate() {
+        tables.append("events", Offset(offset as u64), batch).unwrap();
+    }
+    tables.advance(Offset(2));
+    tables.seal(Offset(2), epoch).unwrap();
+    let written = tables.list()[0].path.clone();
+    if std::env::var_os("PALISADE_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(&golden).unwrap();
+        std::fs::copy(&written, golden.join("segment-v1.parquet")).unwrap();
+        std::fs::copy(EntityIndex::path_of(&written), golden.join("segment-v1.idx")).unwrap();
+    }
+    let stored = read(&golden.join("segment-v1.parquet"));
+    assert_same(&arrow::compute::concat_batches(&stored[0].schema(), &stored).unwrap(), &wanted);
+    let index = EntityIndex::open(&golden.join("segment-v1.idx")).unwrap();
+    index.verify().unwrap();
+    assert_eq!(index.blocks("user", "u4").unwrap().len(), 1);
+    assert_eq!(index.blocks("user", "u5").unwrap().len(), 0);
+    let same = |a: &Path, b: &Path| std::fs::read(a).unwrap() == std::fs::read(b).unwrap();
+    assert!(same(&written, &golden.join("segment-v1.parquet")), "segments are written otherwise");
+    let index = EntityIndex::path_of(&written);
+    assert!(same(&index, &golden.join("segment-v1.idx")), "indexes are written otherwise");
+}
