@@ -7,7 +7,6 @@ use super::chunk::{Bounds, ChunkWriter, DataPage, EncodedChunk, Scratch};
 use super::{PAGE_ROWS, Run, bits};
 use crate::kind::Kind;
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray};
-use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
     UInt64Type,
@@ -59,8 +58,7 @@ impl Gathered {
         pattern: impl Fn(T::Native) -> i64,
     ) -> Option<()> {
         // Looked up once a batch: where rows of several frames alternate, runs are a row long.
-        let mut sources: Vec<Option<(&[T::Native], Option<&NullBuffer>)>> =
-            Vec::with_capacity(arrays.len());
+        let mut sources = Vec::with_capacity(arrays.len());
         for array in arrays {
             sources.push(match array {
                 None => None,
