@@ -3,8 +3,8 @@
 //! `cargo run --release -p palisade-table --example seal_speed [rows]` makes StreamGuard-like events
 //! (10,000 users and 20,000 addresses by Zipf's law, ids `evt_<seconds>_<n>`, 20 columns) and prints the
 //! CPU microseconds a row of sealing and of merging, and the bytes a row. Then the same for wide
-//! events of 200 sparse columns, in megabytes of raw JSON a second. Given a column's name after the
-//! rows, it prints what each column takes.
+//! events of 200 sparse columns, in megabytes of raw JSON a second. Given `columns` after the
+//! rows, it prints what each column takes; given `repeat`, it seals the same rows ten times.
 
 use arrow::array::{
     ArrayRef, DictionaryArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
@@ -207,7 +207,7 @@ fn tables(dir: &std::path::Path) -> Result<(Tables, u64), Box<dyn Error>> {
     let commits = Arc::new(MemoryCommits::default());
     let epoch = commits.claim();
     let options = TableOptions {
-        compaction: CompactionPolicy { large_files: 2, ..CompactionPolicy::default() },
+        compaction: CompactionPolicy { fan_in: 2, ..CompactionPolicy::default() },
         ..TableOptions::default()
     };
     Ok((Tables::open(dir, commits, options)?.0, epoch))
@@ -216,11 +216,15 @@ fn tables(dir: &std::path::Path) -> Result<(Tables, u64), Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let rows: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(2_000_000);
-    let columns = arguments.next().is_some();
+    let columns = arguments.next();
     let dir = std::env::temp_dir().join(format!("palisade-seal-speed-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let done =
-        narrow(&dir.join("narrow"), rows, columns).and_then(|()| wide(&dir.join("wide"), rows));
+    let done = if columns.as_deref() == Some("repeat") {
+        repeat(&dir, rows)
+    } else {
+        narrow(&dir.join("narrow"), rows, columns.is_some())
+            .and_then(|()| wide(&dir.join("wide"), rows))
+    };
     std::fs::remove_dir_all(&dir)?;
     done
 }
@@ -262,6 +266,26 @@ fn narrow(dir: &std::path::Path, rows: usize, columns: bool) -> Result<(), Box<d
         (cpu_seconds() - before) * 1e6 / report.merged_rows.max(1) as f64,
         report.merged_bytes as f64 / report.merged_rows.max(1) as f64
     );
+    Ok(())
+}
+
+/// Seals the same rows ten times, for a profiler.
+fn repeat(dir: &std::path::Path, rows: usize) -> Result<(), Box<dyn Error>> {
+    let (tables, epoch) = tables(dir)?;
+    let mut random = Random(7);
+    let frame_rows = 2000;
+    let count = (rows / frame_rows / 2) as u64;
+    let frames: Vec<RecordBatch> =
+        (0..count).map(|offset| frame(offset, frame_rows, &mut random)).collect();
+    for round in 0..10 {
+        for (offset, frame) in frames.iter().enumerate() {
+            tables.append(EVENTS, Offset(round * count + offset as u64), frame.clone())?;
+        }
+        tables.advance(Offset((round + 1) * count));
+        let before = cpu_seconds();
+        let report = tables.seal(Offset((round + 1) * count), epoch)?;
+        println!("{:.3} CPU us/row", (cpu_seconds() - before) * 1e6 / report.rows as f64);
+    }
     Ok(())
 }
 

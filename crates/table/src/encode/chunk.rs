@@ -94,7 +94,7 @@ impl<'a> ChunkWriter<'a> {
         Self {
             descr,
             scratch,
-            out: TrackedWrite::new(Vec::new()),
+            out: TrackedWrite::new(Vec::with_capacity(64 << 10)),
             compress: None,
             column_index: ColumnIndexBuilder::new(physical),
             offset_index: OffsetIndexBuilder::new(),

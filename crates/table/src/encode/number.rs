@@ -50,34 +50,54 @@ impl Gathered {
         }
     }
 
-    /// Appends a run of an array whose values `pattern` turns into 64 bits.
-    fn run<T: ArrowPrimitiveType>(
+    /// Appends the runs of arrays whose values `pattern` turns into 64 bits.
+    fn runs<T: ArrowPrimitiveType>(
         &mut self,
-        array: &ArrayRef,
-        run: Run,
+        arrays: &[Option<ArrayRef>],
+        runs: &[Run],
         pattern: impl Fn(T::Native) -> i64,
     ) -> Option<()> {
-        let array = array.as_primitive_opt::<T>()?;
-        let values = array.values().get(run.range())?;
-        match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => {
-                if !self.valid.is_empty() {
-                    self.valid.resize(self.rows + values.len(), true);
+        // Looked up once a batch: where rows of several frames alternate, runs are a row long.
+        let mut sources = Vec::with_capacity(arrays.len());
+        for array in arrays {
+            sources.push(match array {
+                None => None,
+                Some(array) => {
+                    let array = array.as_primitive_opt::<T>()?;
+                    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
+                    Some((array.values().as_ref(), nulls))
                 }
-                self.values.extend(values.iter().map(|value| pattern(*value)));
-            }
-            Some(nulls) => {
-                self.fill_valid();
-                for (row, value) in run.range().zip(values) {
-                    let valid = nulls.is_valid(row);
-                    self.valid.push(valid);
-                    if valid {
-                        self.values.push(pattern(*value));
+            });
+        }
+        for run in runs {
+            let Some((values, nulls)) = sources.get(run.batch as usize)? else {
+                self.nulls(run.len as usize);
+                continue;
+            };
+            let values = values.get(run.range())?;
+            match nulls {
+                None => {
+                    if !self.valid.is_empty() {
+                        self.valid.resize(self.rows + values.len(), true);
+                    }
+                    match values {
+                        [value] => self.values.push(pattern(*value)),
+                        _ => self.values.extend(values.iter().map(|value| pattern(*value))),
+                    }
+                }
+                Some(nulls) => {
+                    self.fill_valid();
+                    for (row, value) in run.range().zip(values) {
+                        let valid = nulls.is_valid(row);
+                        self.valid.push(valid);
+                        if valid {
+                            self.values.push(pattern(*value));
+                        }
                     }
                 }
             }
+            self.rows += values.len();
         }
-        self.rows += values.len();
         Some(())
     }
 
@@ -103,23 +123,24 @@ impl Gathered {
         runs: &[Run],
     ) -> Option<()> {
         self.clear();
-        for run in runs {
-            let Some(array) = arrays.get(run.batch as usize)?.as_ref() else {
-                self.nulls(run.len as usize);
-                continue;
-            };
-            match kind {
-                Kind::Bool => self.flags(array, *run)?,
-                Kind::I32 => self.run::<Int32Type>(array, *run, i64::from)?,
-                Kind::I64 => self.run::<Int64Type>(array, *run, |v| v)?,
-                Kind::U64 => self.run::<UInt64Type>(array, *run, |v| v as i64)?,
-                Kind::Timestamp => self.run::<TimestampMicrosecondType>(array, *run, |v| v)?,
-                Kind::F32 => self.run::<Float32Type>(array, *run, |v| i64::from(v.to_bits()))?,
-                Kind::F64 => self.run::<Float64Type>(array, *run, |v| v.to_bits() as i64)?,
-                _ => return None,
+        match kind {
+            Kind::I32 => self.runs::<Int32Type>(arrays, runs, i64::from),
+            Kind::I64 => self.runs::<Int64Type>(arrays, runs, |v| v),
+            Kind::U64 => self.runs::<UInt64Type>(arrays, runs, |v| v as i64),
+            Kind::Timestamp => self.runs::<TimestampMicrosecondType>(arrays, runs, |v| v),
+            Kind::F32 => self.runs::<Float32Type>(arrays, runs, |v| i64::from(v.to_bits())),
+            Kind::F64 => self.runs::<Float64Type>(arrays, runs, |v| v.to_bits() as i64),
+            Kind::Bool => {
+                for run in runs {
+                    match arrays.get(run.batch as usize)? {
+                        Some(array) => self.flags(array, *run)?,
+                        None => self.nulls(run.len as usize),
+                    }
+                }
+                Some(())
             }
+            _ => None,
         }
-        Some(())
     }
 }
 
@@ -152,15 +173,20 @@ fn bounds(kind: Kind, values: &[i64]) -> Option<(i64, i64)> {
         }
         Kind::F64 => floats(|v| f64::from_bits(v as u64), |v| v.to_bits() as i64),
         Kind::U64 => {
-            let min = values.iter().map(|value| *value as u64).min()?;
-            Some((min as i64, values.iter().map(|value| *value as u64).max()? as i64))
+            let first = *values.first()? as u64;
+            let both = |(a, b): (u64, u64), v: &i64| (a.min(*v as u64), b.max(*v as u64));
+            let (min, max) = values.iter().fold((first, first), both);
+            Some((min as i64, max as i64))
         }
-        _ => Some((values.iter().copied().min()?, values.iter().copied().max()?)),
+        _ => {
+            let first = *values.first()?;
+            let both = |(a, b): (i64, i64), v: &i64| (a.min(*v), b.max(*v));
+            Some(values.iter().fold((first, first), both))
+        }
     }
 }
 
-fn plain_bounds(kind: Kind, values: &[i64]) -> Option<Bounds> {
-    let (min, max) = bounds(kind, values)?;
+fn plain_bounds(kind: Kind, (min, max): (i64, i64)) -> Bounds {
     let bytes = |value| {
         let mut out = Vec::with_capacity(8);
         match kind {
@@ -169,7 +195,7 @@ fn plain_bounds(kind: Kind, values: &[i64]) -> Option<Bounds> {
         }
         out
     };
-    Some(Bounds { min: bytes(min), max: bytes(max) })
+    Bounds { min: bytes(min), max: bytes(max) }
 }
 
 /// A dictionary of 64-bit patterns, by order of first appearance.
@@ -275,6 +301,8 @@ pub(crate) fn encode(
     }
     let mut row = 0usize;
     let mut value = 0usize;
+    // The pages' bounds, of which the chunk's are made.
+    let mut ends: Vec<i64> = Vec::new();
     while row < gathered.rows {
         let rows = page_rows.min(gathered.rows - row);
         let valid = gathered.valid.get(row..row + rows);
@@ -305,13 +333,15 @@ pub(crate) fn encode(
                 Encoding::DELTA_BINARY_PACKED
             }
         };
-        let bounds = if kind == Kind::Bool { None } else { plain_bounds(kind, values) };
+        let page = bounds(kind, values);
+        ends.extend(page.map(|(min, max)| [min, max]).into_iter().flatten());
+        let bounds = page.filter(|_| kind != Kind::Bool).map(|page| plain_bounds(kind, page));
         let valid = valid.filter(|_| count < rows);
         chunk.data_page(DataPage { rows, nulls: rows - count, valid, encoding, bounds }, out)?;
         row += rows;
         value += count;
     }
-    let all = plain_bounds(kind, &gathered.values).map(|bounds| (bounds, true));
+    let all = bounds(kind, &ends).map(|all| (plain_bounds(kind, all), true));
     chunk.finish(all, None)
 }
 

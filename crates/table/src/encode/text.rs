@@ -8,6 +8,7 @@
 use super::chunk::{Bounds, ChunkWriter, DataPage, EncodedChunk, Scratch};
 use super::{PAGE_ROWS, Run, bits};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, DictionaryArray, StringArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::Int32Type;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
@@ -86,6 +87,13 @@ enum Rows {
     Encoded(DictionaryArray<Int32Type>, StringArray),
     Plain(StringArray),
     Bytes(BinaryArray),
+}
+
+/// [`Rows`] of a numbered column, taken apart.
+enum Source<'a> {
+    Absent,
+    Keys(&'a [i32], Option<&'a NullBuffer>, &'a [u32]),
+    Numbers(&'a [u32]),
 }
 
 /// A column of all batches of a unit.
@@ -169,19 +177,37 @@ impl TextColumn {
     /// The numbers of a numbered column's rows, in order.
     pub(crate) fn numbers(&self, runs: &[Run], out: &mut Vec<u32>) {
         out.clear();
+        // Looked up once a batch: where rows of several frames alternate, runs are a row long.
+        let sources: Vec<_> = self
+            .rows
+            .iter()
+            .map(|rows| match rows {
+                Rows::Keys(encoded, numbers) => {
+                    let nulls = encoded.keys().nulls().filter(|nulls| nulls.null_count() > 0);
+                    Source::Keys(encoded.keys().values().as_ref(), nulls, numbers.as_slice())
+                }
+                Rows::Numbers(numbers) => Source::Numbers(numbers),
+                _ => Source::Absent,
+            })
+            .collect();
         for run in runs {
-            match self.rows.get(run.batch as usize) {
-                Some(Rows::Keys(encoded, numbers)) => {
-                    let keys = encoded.keys().values().get(run.range()).unwrap_or_default();
-                    let number = |key: i32| numbers.get(key as usize).copied().unwrap_or(NULL);
-                    match encoded.keys().nulls().filter(|nulls| nulls.null_count() > 0) {
-                        None => out.extend(keys.iter().map(|key| number(*key))),
-                        Some(nulls) => out.extend(run.range().zip(keys).map(|(row, key)| {
-                            if nulls.is_valid(row) { number(*key) } else { NULL }
-                        })),
+            match sources.get(run.batch as usize) {
+                Some(Source::Keys(keys, None, numbers)) => {
+                    let keys = keys.get(run.range()).unwrap_or_default();
+                    let number = |key: &i32| numbers.get(*key as usize).copied().unwrap_or(NULL);
+                    match keys {
+                        [key] => out.push(number(key)),
+                        _ => out.extend(keys.iter().map(number)),
                     }
                 }
-                Some(Rows::Numbers(numbers)) => {
+                Some(Source::Keys(keys, Some(nulls), numbers)) => {
+                    let keys = keys.get(run.range()).unwrap_or_default();
+                    out.extend(run.range().zip(keys).map(|(row, key)| {
+                        let number = numbers.get(*key as usize).filter(|_| nulls.is_valid(row));
+                        number.copied().unwrap_or(NULL)
+                    }));
+                }
+                Some(Source::Numbers(numbers)) => {
                     out.extend_from_slice(numbers.get(run.range()).unwrap_or_default());
                 }
                 _ => out.resize(out.len() + run.len as usize, NULL),
@@ -412,13 +438,23 @@ fn all_bounds<'a>(
     if !options.utf8 {
         return None;
     }
-    let mut range: Option<(&[u8], &[u8])> = None;
-    for text in texts {
-        range = Some(range.map_or((text, text), |(a, b)| (a.min(text), b.max(text))));
-    }
-    let (min, max) = range?;
+    let (min, max) = ends(texts)?;
     let exact = min.len() <= MAX_BOUND && max.len() <= MAX_BOUND;
     Some((Bounds { min: lower(min), max: upper(max)? }, exact))
+}
+
+/// The least and the greatest of some texts.
+fn ends<'a>(mut texts: impl Iterator<Item = &'a [u8]>) -> Option<(&'a [u8], &'a [u8])> {
+    let first = texts.next()?;
+    let (mut min, mut max) = (first, first);
+    for text in texts {
+        if text > max {
+            max = text;
+        } else if text < min {
+            min = text;
+        }
+    }
+    Some((min, max))
 }
 
 /// Encodes one chunk of a plain column.
@@ -458,6 +494,8 @@ fn encode_plain(
     let shared = shares_prefixes(values);
     let mut chunk = ChunkWriter::new(descr, scratch);
     let mut pages: Vec<Bounds> = Vec::new();
+    // The pages' least and greatest values, of which the chunk's bounds are made.
+    let mut all: Vec<&[u8]> = Vec::new();
     let (mut row, mut at) = (0usize, 0usize);
     while row < rows {
         // A page ends at its rows or, where values are huge, behind its bytes.
@@ -479,8 +517,9 @@ fn encode_plain(
             delta_length(&mut out, now);
             Encoding::DELTA_LENGTH_BYTE_ARRAY
         };
-        let bounds = if bounded { all_bounds(now.iter().copied(), options) } else { None };
-        let bounds = bounds.map(|(bounds, _)| bounds);
+        let ends = if bounded { ends(now.iter().copied()) } else { None };
+        all.extend(ends.map(|(min, max)| [min, max]).into_iter().flatten());
+        let bounds = ends.and_then(|(min, max)| Some(Bounds { min: lower(min), max: upper(max)? }));
         pages.extend(bounds.clone());
         let nulls = (row - first_row) - now.len();
         let valid = valid.get(first_row..row).filter(|_| nulls > 0);
@@ -491,17 +530,17 @@ fn encode_plain(
     if let Some(bloom) = &mut bloom {
         values.iter().for_each(|value| bloom.insert(*value));
     }
-    let bounds = if bounded { all_bounds(values.iter().copied(), options) } else { None };
+    let bounds = all_bounds(all.into_iter(), options);
     chunk.finish(bounds, bloom)
 }
 
-/// Whether a value lies within the bounds of few pages, so that a bloom filter would tell little
-/// more: ids that begin with a time, for example.
+/// Whether a value lies within the bounds of a quarter of the pages at most, so that a bloom filter
+/// would save little: ids that begin with a time, for example.
 fn nearly_disjoint(pages: &[Bounds]) -> bool {
     let holds =
         |value: &Vec<u8>| pages.iter().filter(|p| p.min <= *value && *value <= p.max).count();
     let all: usize = pages.iter().map(|page| holds(&page.min)).sum();
-    !pages.is_empty() && all <= pages.len() * 3 && pages.len() > 8
+    !pages.is_empty() && all * 4 <= pages.len() * pages.len()
 }
 
 /// Whether neighbours begin alike.

@@ -101,8 +101,8 @@ fn format_version_1() {
         .map(|v| (!v.is_empty()).then(|| v.to_owned()))
         .into();
     let (dir, index) = written(&rows, 2);
-    assert_eq!(index.blocks("user", "ann"), Some([0..6].into()));
-    assert_eq!(index.blocks("user", "cy"), Some([4..6].into()));
+    assert_eq!(index.blocks("user", "ann"), Some(vec![Range { start: 0, end: 6 }]));
+    assert_eq!(index.blocks("user", "cy"), Some(vec![Range { start: 4, end: 6 }]));
     let bytes = std::fs::read(dir.path().join("a.idx")).unwrap();
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(text, include_str!("golden-v1.hex").trim());
