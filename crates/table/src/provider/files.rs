@@ -119,6 +119,12 @@ pub(super) struct Footer {
 }
 
 impl Footer {
+    /// Whether any row may have fields in `overflow`.
+    pub(super) fn has_overflow(&self) -> bool {
+        let overflow = self.schema.field_with_name(Core::Overflow.name());
+        overflow.is_ok_and(|field| !field.metadata().contains_key(EMPTY_KEY))
+    }
+
     /// The rows that may hold one of these values in a column, by the entity index; `None` when the
     /// column is not indexed.
     pub(super) fn indexed_rows(

@@ -211,6 +211,8 @@ pub(super) fn wanted_rows(
             rows = rows.and(&ranges);
         }
     }
+    // A dynamic column's value may stand in `overflow` instead, where no filter knows it.
+    let whole = |column: &str| Core::by_name(column).is_some() || !footer.has_overflow();
     let mut file = None;
     let mut start = 0;
     let mut kept: Vec<Range<u64>> = Vec::new();
@@ -218,7 +220,7 @@ pub(super) fn wanted_rows(
         let end = start + u64::try_from(group.num_rows()).unwrap_or(0);
         let inside = rows.clone().and(&[start..end]);
         let mut possible = inside != Rows::None;
-        for (column, values) in &wanted.equal {
+        for (column, values) in wanted.equal.iter().filter(|(column, _)| whole(column)) {
             possible = possible
                 && (if column == ID {
                     may_hold_id(segment, &footer, index, values, &mut file)?

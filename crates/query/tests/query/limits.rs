@@ -1,14 +1,14 @@
 //! Every query ends within its limits, and says which one ended it.
 
-mod support;
-
+use crate::support::{
+    Fixed, Row, ask, ask_within, batch, engine, rows, snapshot, tenant, value, wait,
+};
 use futures::StreamExt;
 use palisade_event::ErrorClass;
 use palisade_event::schema::EVENTS;
 use palisade_query::{Excess, Limits, Options, QueryEngine, QueryError};
 use serde_json::json;
 use std::time::{Duration, Instant};
-use support::{Fixed, Row, ask, ask_within, batch, engine, rows, snapshot, tenant, value, wait};
 
 /// Some thousand rows: joined with themselves a few times they keep any machine busy.
 fn table() -> palisade_table::Snapshot {

@@ -123,16 +123,16 @@ fn dynamic(name: &str, values: &[Option<&Value>]) -> (Field, ArrayRef) {
     let given: Vec<&Value> = values.iter().flatten().copied().collect();
     let field = |kind| Field::new(name, kind, true);
     if given.iter().all(|value| value.is_i64()) {
-        let array: Int64Array = values.iter().map(|value| value?.as_i64()).collect();
+        let array: Int64Array = values.iter().map(|value| (*value)?.as_i64()).collect();
         (field(DataType::Int64), Arc::new(array))
     } else if given.iter().all(|value| value.is_f64()) {
-        let array: Float64Array = values.iter().map(|value| value?.as_f64()).collect();
+        let array: Float64Array = values.iter().map(|value| (*value)?.as_f64()).collect();
         (field(DataType::Float64), Arc::new(array))
     } else if given.iter().all(|value| value.is_boolean()) {
-        let array: BooleanArray = values.iter().map(|value| value?.as_bool()).collect();
+        let array: BooleanArray = values.iter().map(|value| (*value)?.as_bool()).collect();
         (field(DataType::Boolean), Arc::new(array))
     } else if given.iter().all(|value| value.is_string()) {
-        let array: StringArray = values.iter().map(|value| value?.as_str()).collect();
+        let array: StringArray = values.iter().map(|value| (*value)?.as_str()).collect();
         (field(DataType::Utf8), Arc::new(array))
     } else {
         let array: StringArray =
@@ -185,7 +185,7 @@ pub fn write(
         let path = ColumnPath::from(column.name());
         properties = properties
             .set_column_bloom_filter_enabled(path.clone(), true)
-            .set_column_bloom_filter_ndv(path, group as u64);
+            .set_column_bloom_filter_max_ndv(path, group as u64);
     }
     let file = std::fs::File::create(&path).unwrap();
     let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build())).unwrap();

@@ -1,7 +1,6 @@
 //! Results in every format, streamed.
 
-mod support;
-
+use crate::support::{Row, batch, engine, snapshot, tenant, wait};
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use futures::StreamExt;
@@ -9,7 +8,6 @@ use palisade_event::schema::EVENTS;
 use palisade_query::format::{Encoder, Format};
 use palisade_query::{Limits, QueryEngine};
 use serde_json::{Value, json};
-use support::{Row, batch, engine, snapshot, tenant, wait};
 
 fn table() -> QueryEngine {
     let mut first = Row::new("a", 1_700_000_000_123_456).user("bob, \"the\" builder");

@@ -1,15 +1,13 @@
 //! A tenant sees its own rows and nothing else, whatever it asks.
 
-mod support;
-
+use crate::support::{
+    Fixed, Row, ask, ask_within, batch, engine, error, objects, rows, segment, snapshot, value,
+};
 use palisade_event::schema::{ALERTS, EVENTS};
 use palisade_query::{Limits, Options, QueryEngine, QueryError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use support::{
-    Fixed, Row, ask, ask_within, batch, engine, error, objects, rows, segment, snapshot, value,
-};
 
 const SECRET: &str = "victims-secret";
 

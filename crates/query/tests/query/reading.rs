@@ -1,14 +1,12 @@
 //! Reading a table: one schema over segments and memory, ids, overflow, pruning, broken files.
 
-mod support;
-
+use crate::support::{Row, ask, batch, engine, error, rows, segment, snapshot, value};
 use palisade_event::RecordId;
 use palisade_event::schema::EVENTS;
 use palisade_query::QueryError;
 use palisade_table::provider::ReadError;
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
-use support::{Row, ask, batch, engine, error, rows, segment, snapshot, value};
 
 const MINUTE: i64 = 60_000_000;
 
