@@ -1,5 +1,7 @@
 //! Hostile input: no bytes panic, and time is linear in the length.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+
 use palisade_detect::entropy;
 use palisade_detect::threat::ThreatScorer;
 use palisade_detect::threat::columns::{Place, place_of};

@@ -1,5 +1,7 @@
 //! Lists of addresses: reading them, longest prefixes, several lists together, real lists.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+
 use arrow::array::{ArrayRef, DictionaryArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 use palisade_detect::reputation::{

@@ -1,5 +1,7 @@
 //! Scores of batches: features, what they are combined with, alerts and their reasons.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+
 use arrow::array::{
     Array, ArrayRef, DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray,
 };

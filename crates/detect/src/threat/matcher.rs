@@ -98,6 +98,8 @@ pub(crate) struct Matcher {
     version: Finder<'static>,
     normaliser: Normaliser,
     excerpt: Vec<u8>,
+    /// The triggers that were met in this text.
+    met: Vec<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -182,6 +184,7 @@ impl Matcher {
             version: Finder::new(b" HTTP/"),
             normaliser: Normaliser::default(),
             excerpt: Vec::new(),
+            met: Vec::new(),
         })
     }
 
@@ -243,13 +246,21 @@ impl Matcher {
             self.excerpt.clear();
         }
         let mut kept = 0;
+        self.met.clear();
+        self.met.resize(self.by_trigger.len(), false);
         for found in self.triggers.find_overlapping_iter(text) {
+            // A trigger counts once, however often it stands there.
+            let Some(met) = self.met.get_mut(found.pattern().as_usize()).filter(|met| !**met)
+            else {
+                continue;
+            };
             let Some((set, whole)) = self.by_trigger.get(found.pattern().as_usize()) else {
                 continue;
             };
             if *whole && !is_whole(text, found.start(), found.end()) {
                 continue;
             }
+            *met = true;
             let mut new = false;
             for (all, one) in candidates.iter_mut().zip(set) {
                 new |= *one & !*all != 0;

@@ -267,7 +267,7 @@ fn fold(raw: &[u8], out: &mut Vec<u8>, undone: &mut Undone) {
             }
             // The closing mark of `/*! … */`; a lone `*/` says nothing.
             b'*' if undone.comments > 0 && raw.get(at + 1) == Some(&b'/') => (b' ', 2),
-            0x21..=0x7e if byte != b'+' => (byte, 1),
+            0x21..=0x40 | 0x5b..=0x7e if byte != b'+' => (byte, 1),
             b'\r' => {
                 let used = 1 + usize::from(raw.get(at + 1) == Some(&b'\n'));
                 (b'\n', used)
@@ -281,7 +281,7 @@ fn fold(raw: &[u8], out: &mut Vec<u8>, undone: &mut Undone) {
                 at += 1;
                 continue;
             }
-            0..0x80 => (b' ', 1),
+            1..=0x20 | b'+' | 0x7f => (b' ', 1),
             _ => wide(raw.get(at..).unwrap_or_default(), undone),
         };
         at += used;
