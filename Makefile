@@ -10,7 +10,7 @@ help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
 
 build: ## Build the release binary
-	cargo build --release --locked -p palisade
+	cargo build --release --locked --workspace
 
 demo: build ## Build, simulate a company's day over HTTP, show what was detected, keep serving
 	$(PALISADE) demo

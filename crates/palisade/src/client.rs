@@ -62,21 +62,37 @@ impl Client {
         }
         let answer =
             request.send(body).map_err(|error| format!("{} does not answer: {error}", self.url))?;
-        let status = answer.status();
-        let mut reader = answer.into_body().into_reader();
-        if status.as_u16() < 300 {
-            return Ok(reader);
-        }
-        let mut text = String::new();
-        reader.by_ref().take(PROBLEM_BYTES).read_to_string(&mut text)?;
-        let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let detail = problem["detail"].as_str().unwrap_or(&text);
-        let hint = match status.as_u16() {
-            401 => "; give a key in PALISADE_KEY",
-            _ => "",
-        };
-        Err(format!("{detail}{hint}").into())
+        read(answer)
     }
+
+    /// Asks for a path; as [`Client::post`].
+    pub(crate) fn get(&self, path: &str) -> Result<impl Read + use<>, Failure> {
+        let mut request = self.agent.get(format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let answer =
+            request.call().map_err(|error| format!("{} does not answer: {error}", self.url))?;
+        read(answer)
+    }
+}
+
+/// The body of a good answer, or what the server says is wrong.
+fn read(answer: ureq::http::Response<ureq::Body>) -> Result<impl Read + use<>, Failure> {
+    let status = answer.status();
+    let mut reader = answer.into_body().into_reader();
+    if status.as_u16() < 300 {
+        return Ok(reader);
+    }
+    let mut text = String::new();
+    reader.by_ref().take(PROBLEM_BYTES).read_to_string(&mut text)?;
+    let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let detail = problem["detail"].as_str().unwrap_or(&text);
+    let hint = match status.as_u16() {
+        401 => "; give a key in PALISADE_KEY",
+        _ => "",
+    };
+    Err(format!("{detail}{hint}").into())
 }
 
 /// The seam of the file loader, over HTTP: each submission is one request, with its idempotency key.

@@ -48,6 +48,8 @@ enum Command {
     Key(commands::key::Key),
     /// Look at the durable log.
     Log(commands::log::Log),
+    /// Look at dead letters, try them again, or drop them.
+    Dlq(commands::dlq::Dlq),
     /// Look at the tables' segments.
     Table(commands::table::Table),
     /// Measure this build on this machine.
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(&config),
         Command::Demo(demo) => demo.run(&config),
         Command::Ingest(ingest) => ingest.run(&config),
+        Command::Dlq(dlq) => dlq.run(&config),
         Command::Table(table) => table.run(&config),
         Command::Query(query) => query.run(&config),
         Command::Score(score) => score.run(),

@@ -1,0 +1,106 @@
+//! `palisade dlq list|show|retry|drop`.
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::Outcome;
+use clap::{Args, Subcommand};
+use std::io::Read;
+use std::process::ExitCode;
+
+/// Look at dead letters: records that could not be taken, with their bytes and the reason. Talks to
+/// the running server; the key needs the scope admin.
+#[derive(Debug, Args)]
+pub(crate) struct Dlq {
+    #[command(subcommand)]
+    verb: Verb,
+    /// The server, for example https://siem.example.org.
+    #[arg(long, env = "PALISADE_URL", global = true)]
+    url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the newest.
+    List {
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Show one with its bytes.
+    Show {
+        /// Its id, as listed.
+        id: String,
+    },
+    /// Send one through the decoders again; its id is the idempotency key, so it can't double.
+    Retry {
+        /// Its id, as listed.
+        id: String,
+    },
+    /// Say that one needs no more attention. Its bytes stay until retention.
+    Drop {
+        /// Its id, as listed.
+        id: String,
+    },
+}
+
+/// The longest answer that is read.
+const MOST: u64 = 64 << 20;
+
+impl Dlq {
+    pub(crate) fn run(self, config: &Config) -> Outcome {
+        let client = Client::new(self.url.as_deref(), config);
+        let base = "/api/v1/dead-letters";
+        let mut text = String::new();
+        match &self.verb {
+            Verb::List { limit } => {
+                client
+                    .get(&format!("{base}?limit={limit}"))?
+                    .take(MOST)
+                    .read_to_string(&mut text)?;
+                show_list(&text)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Verb::Show { id } => Box::new(client.get(&format!("{base}/{}", checked(id)?))?) as Box<dyn Read>,
+            Verb::Retry { id } => {
+                Box::new(client.post(&format!("{base}/{}/retry", checked(id)?), &[], b"")?)
+            }
+            Verb::Drop { id } => {
+                Box::new(client.post(&format!("{base}/{}/drop", checked(id)?), &[], b"")?)
+            }
+        }
+        .take(MOST)
+        .read_to_string(&mut text)?;
+        println!("{text}");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Ids are 32 hexadecimal digits; anything else must not reach a path.
+fn checked(id: &str) -> Result<&str, String> {
+    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(id)
+    } else {
+        Err(format!("'{id}' is no dead letter's id; `palisade dlq list` shows them"))
+    }
+}
+
+fn show_list(text: &str) -> Result<(), serde_json::Error> {
+    let answer: serde_json::Value = serde_json::from_str(text)?;
+    let letters = ["dead_letters", "items", "letters"]
+        .iter()
+        .find_map(|name| answer[name].as_array())
+        .or(answer.as_array());
+    println!("{:<32}  {:<24} {:<9} {:<16} REASON", "ID", "TIME", "STATE", "SOURCE");
+    for letter in letters.into_iter().flatten() {
+        let field = |name: &str| letter[name].as_str().unwrap_or("-").to_owned();
+        println!(
+            "{:<32}  {:<24} {:<9} {:<16} {}",
+            field("dead_letter_id"),
+            field("time"),
+            field("state"),
+            field("source"),
+            field("reason")
+        );
+    }
+    Ok(())
+}
