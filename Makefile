@@ -16,7 +16,7 @@ demo: build ## Build, simulate a company's day over HTTP, show what was detected
 	$(PALISADE) demo
 
 test: ## All tests
-	cargo test --release --locked --workspace
+	cargo test --release --locked --workspace --tests
 
 lint: ## Formatting and clippy, warnings denied
 	cargo fmt --all --check

@@ -296,6 +296,7 @@ impl Server {
             stop.clone(),
         ));
         runtime.spawn(watch_keys(keys, stop.clone()));
+        runtime.spawn(watch_lists(config.clone(), Arc::clone(gateway.lists()), stop.clone()));
         let mut listeners = Vec::new();
         for listener in &config.listeners {
             let checked = check_listener(listener)?;
@@ -414,6 +415,33 @@ async fn watch_keys(keys: Arc<KeyStore>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Reads the reputation lists again when a file has changed; a bad file keeps the old lists in force.
+async fn watch_lists(config: Config, lists: Arc<ArcSwap<Lists>>, stop: CancellationToken) {
+    let state = || -> Vec<_> {
+        let files = config.detect.lists.iter().map(|list| std::fs::metadata(&list.path));
+        files.map(|found| found.ok().map(|file| (file.len(), file.modified().ok()))).collect()
+    };
+    let mut seen = state();
+    while !config.detect.lists.is_empty() && !stop.is_cancelled() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+        }
+        let now = state();
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        match read_lists(&config) {
+            Ok(new) => {
+                tracing::info!(entries = new.entries(), "reputation lists read again");
+                lists.store(Arc::new(new));
+            }
+            Err(error) => tracing::error!(%error, "the lists in force stay"),
         }
     }
 }
