@@ -100,12 +100,14 @@ impl Committer {
             } else {
                 let last = self.kept.last().map_or(Offset(0), |checkpoint| checkpoint.position);
                 let due = checkpointed.elapsed() >= self.options.checkpoint_every;
-                if self.feed.next().0 > last && (due || stopping) {
-                    checkpointed = Instant::now();
-                    running = Some(self.begin_checkpoint());
-                    continue;
+                if self.feed.position() > last && (due || stopping) {
+                    running = self.begin_checkpoint();
+                    if running.is_some() {
+                        checkpointed = Instant::now();
+                        continue;
+                    }
                 }
-                if stopping && visible <= committed && self.feed.next().0 <= visible {
+                if stopping && visible <= committed && self.feed.position() <= visible {
                     return Ok(());
                 }
             }
@@ -137,13 +139,14 @@ impl Committer {
         }
     }
 
-    fn begin_checkpoint(&self) -> (Arc<CheckpointTask>, Vec<Offset>) {
+    fn begin_checkpoint(&self) -> Option<(Arc<CheckpointTask>, Vec<Offset>)> {
         let full = self.chain.is_empty() || self.chain.len() >= self.options.full_every;
         let parts = self.workers + 2;
-        let task = self.feed.mark(|position| Arc::new(CheckpointTask::new(position, full, parts)));
+        let task =
+            self.feed.mark(|position| Arc::new(CheckpointTask::new(position, full, parts)))?;
         let mut chain = if full { Vec::new() } else { self.chain.clone() };
         chain.push(task.position);
-        (task, chain)
+        Some((task, chain))
     }
 
     fn keep(&mut self, checkpoint: Checkpoint) -> Result<(), PipelineError> {

@@ -239,7 +239,7 @@ impl Engine {
         self.stop_reader.store(true, Ordering::Release);
         let committer = self.committer.lock().take();
         let done = visible && committer.is_some_and(|thread| thread.join().is_ok());
-        done && self.fatal.borrow().is_none() && self.feed.next().0 <= self.finisher.visible()
+        done && self.fatal.borrow().is_none() && self.feed.position() <= self.finisher.visible()
     }
 }
 
