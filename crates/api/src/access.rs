@@ -43,11 +43,27 @@ impl FromRequestParts<ApiState> for Caller {
             None => format!("a{:x}", state.requests.fetch_add(1, Ordering::Relaxed)),
         };
         let path = parts.uri.path().to_owned();
+        if !parts.method.is_safe() && is_foreign(parts) {
+            let detail = "a page of another site sent this: use the server's own page or a program";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", "other site", detail)
+                .at(&path, &request_id)
+                .into_response());
+        }
         match authenticate(state.auth.as_ref(), &parts.headers).await {
             Ok(principal) => Ok(Self { principal, request_id, path }),
             Err(error) => Err(refused(&error, &path, &request_id)),
         }
     }
+}
+
+/// Whether a browser says that a page of another site asks. While the tenant is open, credentials do
+/// not keep such pages from changing things.
+fn is_foreign(parts: &Parts) -> bool {
+    parts
+        .headers
+        .get("sec-fetch-site")
+        .and_then(|site| site.to_str().ok())
+        .is_some_and(|site| !matches!(site, "same-origin" | "none"))
 }
 
 fn refused(error: &AuthError, path: &str, request_id: &str) -> Response {

@@ -6,26 +6,73 @@
 //! tenant only. Errors are RFC 9457 problem details, except where StreamGuard documents another shape.
 
 pub mod access;
+pub mod keys;
+pub mod letters;
+pub mod live;
+pub mod openapi;
 pub mod ops;
+pub mod page;
 pub mod query;
+mod sql;
 pub mod state;
 pub mod store;
+pub mod streamguard;
 
 pub use state::ApiState;
 pub use store::KeyStore;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use palisade_ingest::http::HttpDoors;
 use palisade_ingest::{elastic, http};
+use streamguard::{anomalies, events, health, stats};
+
+/// Path, methods and handler of every route of this crate; a test holds the OpenAPI description
+/// against it.
+fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
+    vec![
+        ("/", "GET", get(page::root)),
+        ("/openapi.json", "GET", get(openapi::get_openapi)),
+        ("/healthz", "GET", get(ops::healthz)),
+        ("/readyz", "GET", get(ops::readyz)),
+        ("/metrics", "GET", get(ops::metrics)),
+        ("/api/v1/query", "POST", post(query::post_query)),
+        ("/api/v1/stats", "GET", get(live::get_stats)),
+        ("/api/v1/live", "GET", get(live::get_live)),
+        ("/api/v1/keys", "GET POST", get(keys::list).post(keys::make)),
+        ("/api/v1/keys/{id}", "DELETE", delete(keys::revoke)),
+        ("/api/v1/dead-letters", "GET", get(letters::list)),
+        ("/api/v1/dead-letters/{id}", "GET", get(letters::show)),
+        ("/api/v1/dead-letters/{id}/retry", "POST", post(letters::retry)),
+        ("/api/v1/dead-letters/{id}/drop", "POST", post(letters::drop_letter)),
+        ("/api/events", "GET", get(events::latest)),
+        ("/api/events/recent", "GET", get(events::recent)),
+        ("/api/events/count", "GET", get(events::number)),
+        ("/api/events/threat-score", "GET", get(events::by_score)),
+        ("/api/events/threats", "GET", get(events::threats)),
+        ("/api/events/time-range", "GET", get(events::by_time)),
+        ("/api/events/counts-by-type", "GET", get(events::by_type)),
+        ("/api/events/user/{user}", "GET", get(events::by_user)),
+        ("/api/events/{eventId}", "GET", get(events::by_id)),
+        ("/api/anomalies", "GET", get(anomalies::latest)),
+        ("/api/anomalies/recent", "GET", get(anomalies::recent)),
+        ("/api/anomalies/count", "GET", get(anomalies::number)),
+        ("/api/anomalies/high-score", "GET", get(anomalies::high)),
+        ("/api/anomalies/time-range", "GET", get(anomalies::by_time)),
+        ("/api/anomalies/user/{user}", "GET", get(anomalies::by_user)),
+        ("/api/anomalies/{eventId}", "GET", get(anomalies::by_id)),
+        ("/api/stats/summary", "GET", get(stats::summary)),
+        ("/api/health", "GET", get(health::health)),
+        ("/api/health/status", "GET", get(health::status)),
+        ("/api/health/ready", "GET", get(health::ready)),
+    ]
+}
 
 /// All routes of one listener.
 pub fn router(state: ApiState, doors: HttpDoors) -> Router {
-    let own = Router::new()
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
-        .route("/metrics", get(ops::metrics))
-        .route("/api/v1/query", post(query::post_query))
+    let own = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, _, handler)| router.route(path, handler))
         .with_state(state);
     own.merge(http::router(doors.clone())).merge(elastic::routes(doors))
 }

@@ -8,12 +8,18 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 /// `GET /healthz`: the process answers.
+#[utoipa::path(get, path = "/healthz", tag = "operation", security(()),
+    responses((status = 200, description = "The process answers")))]
 pub async fn healthz() -> Json<serde_json::Value> {
     Json(json!({"status": "ok"}))
 }
 
 /// `GET /readyz`: every acknowledged record is visible to SQL (M4). 503 while a replay after a start
 /// goes on, with how far it is, and after a critical error.
+#[utoipa::path(get, path = "/readyz", tag = "operation", security(()), responses(
+    (status = 200, description = "Everything acknowledged is visible to SQL"),
+    (status = 503, description = "A replay goes on, or a critical error happened"),
+))]
 pub async fn readyz(State(state): State<ApiState>) -> Response {
     let progress = state.engine.progress();
     let fatal = state.engine.fatal().borrow().clone();
@@ -30,6 +36,9 @@ pub async fn readyz(State(state): State<ApiState>) -> Response {
 }
 
 /// `GET /metrics`: OpenMetrics text.
+#[utoipa::path(get, path = "/metrics", tag = "operation", security(()), responses(
+    (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
+))]
 pub async fn metrics(State(state): State<ApiState>) -> Response {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &state.registry) {

@@ -1,6 +1,7 @@
 //! `POST /api/v1/query`: SQL over everything of the caller's tenant.
 
 use crate::access::{Caller, Scope};
+use crate::openapi::ProblemDetails;
 use crate::state::ApiState;
 use axum::Json;
 use axum::body::Body;
@@ -15,9 +16,10 @@ use palisade_query::{Limits, QueryError, QueryResult};
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// A query.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryRequest {
     /// One SELECT (also with WITH), EXPLAIN, SHOW or DESCRIBE, in DataFusion's dialect.
@@ -35,6 +37,15 @@ pub struct QueryRequest {
 }
 
 /// Answers a query; rows are sent as they are found.
+#[utoipa::path(
+    post, path = "/api/v1/query", tag = "query",
+    request_body = QueryRequest,
+    responses(
+        (status = 200, description = "The rows, in the format asked for", content_type = "application/json"),
+        (status = 400, description = "The query is wrong or needs too much", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 429, description = "Too many queries run, or this one took too long", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
 pub async fn post_query(
     State(state): State<ApiState>,
     caller: Caller,
@@ -61,7 +72,7 @@ pub async fn post_query(
     if let Err(response) = caller.audit(&state, "query:run", "sql", detail).await {
         return response;
     }
-    let mut limits: Limits = state.limits.clone();
+    let mut limits: Limits = state.limits;
     limits.rows = request.max_rows.unwrap_or(limits.rows).min(limits.rows);
     let wanted = request.timeout_ms.map_or(limits.time, Duration::from_millis);
     limits.time = wanted.min(limits.time);

@@ -1,5 +1,6 @@
 //! What the handlers share.
 
+use crate::live::Watch;
 use palisade_catalog::Catalog;
 use palisade_ingest::auth::Authenticate;
 use palisade_ingest::submit::Submit;
@@ -28,6 +29,8 @@ pub struct ApiState {
     pub submit: Arc<dyn Submit>,
     /// Counters and latest alerts.
     pub live: Arc<Live>,
+    /// Rates and listeners of the live stream, and the server's end.
+    pub watch: Arc<Watch>,
     /// The clock of audits and of "the last hour".
     pub clock: Arc<dyn Clock>,
     /// What `/metrics` shows.

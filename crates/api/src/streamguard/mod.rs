@@ -1,0 +1,327 @@
+//! The REST interface that StreamGuard documents, over the tables `events` and `alerts`, so that its
+//! clients go on working: paths, parameters, camelCase models, newest first, errors as
+//! `{"error", "message"}`. What differs: a caller sees their own tenant only, `limit` is at most
+//! [`MAX_LIMIT`], a query may take ten seconds, and there are no AI analyses (their count is 0).
+//!
+//! A column that no record has had yet is not in the table; it reads as null, and a condition on it
+//! holds for no row.
+
+pub mod anomalies;
+pub mod events;
+pub mod health;
+pub mod stats;
+
+use crate::access::{Caller, Scope};
+use crate::sql;
+use crate::state::ApiState;
+use axum::Json;
+use axum::extract::{FromRequestParts, Query};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use palisade_event::{ErrorClass, TenantId};
+use palisade_query::QueryError;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use utoipa::{IntoParams, ToSchema};
+
+/// The most rows of one answer.
+pub const MAX_LIMIT: usize = 1000;
+/// The rows of an answer when none are named.
+pub const DEFAULT_LIMIT: usize = 100;
+/// From this score on an event counts as a threat, and an anomaly as high.
+pub const HIGH_SCORE: f64 = 0.7;
+
+/// An error in StreamGuard's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// The kind of error.
+    pub error: &'static str,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Why a request is not answered.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    body: ErrorBody,
+}
+
+impl Failure {
+    fn parameter(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            body: ErrorBody { error: "Invalid parameter", message: message.into() },
+        }
+    }
+
+    fn missing(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            body: ErrorBody { error: "Resource not found", message: message.into() },
+        }
+    }
+}
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        let (status, kind) = match (&error, error.class()) {
+            (QueryError::TooLong { .. }, _) => (StatusCode::BAD_REQUEST, "Invalid parameter"),
+            (_, ErrorClass::Transient) => (StatusCode::SERVICE_UNAVAILABLE, "Service unavailable"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
+        };
+        Self { status, body: ErrorBody { error: kind, message: error.to_string() } }
+    }
+}
+
+impl From<Failure> for Response {
+    fn from(failure: Failure) -> Self {
+        (failure.status, Json(failure.body)).into_response()
+    }
+}
+
+/// The parameters of a request; what cannot be read is refused in StreamGuard's shape.
+#[derive(Debug)]
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for Params<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Response> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(error) => Err(Failure::parameter(error.body_text()).into()),
+        }
+    }
+}
+
+/// How many.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LimitParams {
+    /// At most this many, 1 to 1000; 100 when it is not said.
+    #[param(value_type = Option<u32>)]
+    limit: Option<String>,
+}
+
+/// From which score on, and how many.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ScoreParams {
+    /// The least threat score, 0.0 to 1.0.
+    #[param(value_type = Option<f64>)]
+    min_score: Option<String>,
+    /// At most this many, 1 to 1000; 100 when it is not said.
+    #[param(value_type = Option<u32>)]
+    limit: Option<String>,
+}
+
+/// From which score on, and how many.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ThresholdParams {
+    /// The least anomaly score, 0.0 to 1.0; 0.7 when it is not said.
+    #[param(value_type = Option<f64>)]
+    threshold: Option<String>,
+    /// At most this many, 1 to 1000; 100 when it is not said.
+    #[param(value_type = Option<u32>)]
+    limit: Option<String>,
+}
+
+/// Between which times, and how many.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RangeParams {
+    /// At or after this time, milliseconds since the epoch.
+    #[param(value_type = i64, required = true)]
+    start_time: Option<String>,
+    /// At or before this time, milliseconds since the epoch.
+    #[param(value_type = i64, required = true)]
+    end_time: Option<String>,
+    /// At most this many, 1 to 1000; 100 when it is not said.
+    #[param(value_type = Option<u32>)]
+    limit: Option<String>,
+}
+
+fn limit(sent: Option<&str>) -> Result<usize, Failure> {
+    let Some(sent) = sent else { return Ok(DEFAULT_LIMIT) };
+    sent.parse()
+        .ok()
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+        .ok_or_else(|| Failure::parameter(format!("limit must be between 1 and {MAX_LIMIT}")))
+}
+
+fn score(name: &str, sent: Option<&str>, default: Option<f64>) -> Result<f64, Failure> {
+    match (sent, default) {
+        (Some(sent), _) => sent.parse().ok().filter(|score| (0.0..=1.0).contains(score)),
+        (None, default) => default,
+    }
+    .ok_or_else(|| Failure::parameter(format!("{name} must be between 0.0 and 1.0")))
+}
+
+/// The condition that `time` lies in the range, both ends included to the last microsecond.
+fn range(start: Option<&str>, end: Option<&str>) -> Result<String, Failure> {
+    let millis = |name: &str, sent: Option<&str>| {
+        sent.and_then(|sent| sent.parse::<i64>().ok())
+            .and_then(|millis| millis.checked_mul(1000))
+            .filter(|micros| micros.checked_add(999).is_some())
+            .ok_or_else(|| Failure::parameter(format!("{name} must be Unix time in milliseconds")))
+    };
+    let (start, end) = (millis("start_time", start)?, millis("end_time", end)?);
+    if start > end {
+        return Err(Failure::parameter("start_time must not be after end_time"));
+    }
+    Ok(format!(
+        "\"time\" >= {} AND \"time\" <= {}",
+        sql::moment(start),
+        sql::moment(end.saturating_add(999))
+    ))
+}
+
+/// A condition, and the columns it needs.
+struct Condition {
+    sql: String,
+    needs: &'static [&'static str],
+}
+
+impl Condition {
+    fn new(sql: impl Into<String>, needs: &'static [&'static str]) -> Self {
+        Self { sql: sql.into(), needs }
+    }
+}
+
+/// The caller's tenant, or the refusal.
+#[expect(clippy::result_large_err, reason = "an answer is what the handler returns anyway")]
+fn tenant(caller: &Caller) -> Result<&TenantId, Response> {
+    caller.may(Scope::Query)
+}
+
+/// `SELECT … WHERE … ORDER BY time DESC, position DESC LIMIT …` over the columns that exist, renamed
+/// by `(column or expression, needed column, name)`; `None` when no row can be meant.
+fn select(
+    table: &str,
+    have: &BTreeSet<String>,
+    picks: &[(&str, &str, &str)],
+    more: impl Iterator<Item = String>,
+    conditions: &[Condition],
+    limit: usize,
+) -> Option<String> {
+    let has = |name: &str| have.contains(name);
+    if !has("time") || !conditions.iter().all(|c| c.needs.iter().all(|name| has(name))) {
+        return None;
+    }
+    let picked = picks
+        .iter()
+        .filter(|(_, needed, _)| has(needed))
+        .map(|(what, _, name)| format!("{what} AS {}", sql::identifier(name)));
+    let columns: Vec<String> = picked.chain(more).collect();
+    let conditions: Vec<String> =
+        conditions.iter().map(|condition| format!("({})", condition.sql)).collect();
+    let filter = match conditions.is_empty() {
+        true => String::new(),
+        false => format!(" WHERE {}", conditions.join(" AND ")),
+    };
+    let order = if has("position") { ", \"position\" DESC" } else { "" };
+    Some(format!(
+        "SELECT {} FROM {table}{filter} ORDER BY \"time\" DESC{order} LIMIT {limit}",
+        columns.join(", ")
+    ))
+}
+
+/// How many rows of a table a condition holds for.
+async fn count(
+    state: &ApiState,
+    tenant: &TenantId,
+    table: &str,
+    condition: Option<Condition>,
+) -> Result<i64, Failure> {
+    let have = sql::columns(state, tenant, table).await?;
+    let filter = match condition {
+        _ if have.is_empty() => return Ok(0),
+        Some(condition) if !condition.needs.iter().all(|name| have.contains(*name)) => {
+            return Ok(0);
+        }
+        Some(condition) => format!(" WHERE {}", condition.sql),
+        None => String::new(),
+    };
+    let rows =
+        sql::rows(state, tenant, &format!("SELECT count(*) AS n FROM {table}{filter}"), 1).await?;
+    Ok(rows.first().and_then(|row| sql::integer(row, "n")).unwrap_or(0))
+}
+
+/// Whether a text may be the id of a record of ours: 32 hexadecimal digits.
+fn is_record_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn limits_and_scores_are_bounded() {
+        assert_eq!(limit(None).unwrap(), 100);
+        assert_eq!(limit(Some("1000")).unwrap(), 1000);
+        for bad in ["0", "1001", "-1", "x", ""] {
+            let failure = limit(Some(bad)).unwrap_err();
+            assert_eq!(failure.status, StatusCode::BAD_REQUEST, "{bad}");
+            assert_eq!(failure.body.error, "Invalid parameter");
+        }
+        assert_eq!(score("threshold", None, Some(0.7)).unwrap(), 0.7);
+        assert_eq!(score("threshold", Some("1"), None).unwrap(), 1.0);
+        for bad in ["1.1", "-0.1", "NaN", "x"] {
+            assert!(score("threshold", Some(bad), Some(0.7)).is_err(), "{bad}");
+        }
+        let missing = score("min_score", None, None).unwrap_err();
+        assert_eq!(missing.body.message, "min_score must be between 0.0 and 1.0");
+    }
+
+    #[test]
+    fn ranges_take_both_ends_whole() {
+        let sql = range(Some("1"), Some("2")).unwrap();
+        assert!(
+            sql.contains("CAST(1000 AS BIGINT)") && sql.contains("CAST(2999 AS BIGINT)"),
+            "{sql}"
+        );
+        assert!(range(Some("2"), Some("1")).is_err());
+        assert!(range(None, Some("1")).is_err());
+        assert!(range(Some("1"), Some("9223372036854775807")).is_err());
+    }
+
+    #[test]
+    fn a_select_has_only_columns_that_exist() {
+        let picks = [("\"user\"", "user", "user"), ("\"src_ip\"", "src_ip", "sourceIp")];
+        let some = select(
+            "events",
+            &columns(&["time", "position", "user"]),
+            &picks,
+            std::iter::once("\"metadata.a\"".to_owned()),
+            &[Condition::new("\"user\" = 'a'", &["user"])],
+            5,
+        );
+        assert_eq!(
+            some.as_deref(),
+            Some(
+                "SELECT \"user\" AS \"user\", \"metadata.a\" FROM events WHERE (\"user\" = 'a') \
+                 ORDER BY \"time\" DESC, \"position\" DESC LIMIT 5"
+            )
+        );
+        let absent = Condition::new("\"src_ip\" = 'a'", &["src_ip"]);
+        let have = columns(&["time", "user"]);
+        assert_eq!(select("events", &have, &picks, std::iter::empty(), &[absent], 5), None);
+        assert_eq!(select("events", &columns(&[]), &picks, std::iter::empty(), &[], 5), None);
+    }
+
+    #[test]
+    fn record_ids_are_told_from_other_ids() {
+        assert!(is_record_id("0123456789abcdef0123456789abcdef"));
+        assert!(!is_record_id("0123456789ABCDEF0123456789abcdef"));
+        assert!(!is_record_id("evt_1"));
+    }
+}
