@@ -47,7 +47,7 @@ fn same_host(found: &str, wanted: &str) -> bool {
 /// host, also where the line was made to mislead.
 #[test]
 fn fail2ban_hosts_are_found() {
-    for file in ["sshd.log", "pam-generic.log"] {
+    for (file, least) in [("sshd.log", 90), ("pam-generic.log", 8)] {
         let Some(text_of_file) = data(&format!("auth-fail2ban/{file}")) else { return };
         let (mut cases, mut missed, mut wrong, mut users) = (0, Vec::new(), Vec::new(), 0);
         let mut expected: Option<serde_json::Value> = None;
@@ -82,7 +82,7 @@ fn fail2ban_hosts_are_found() {
         println!("missed: {missed:#?}");
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(missed.is_empty(), "{missed:#?}");
-        assert!(cases >= 10, "{cases}");
+        assert!(cases >= least, "{cases}");
     }
 }
 

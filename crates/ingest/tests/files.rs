@@ -159,7 +159,8 @@ async fn loading_again_repeats_the_keys() {
 #[tokio::test]
 async fn long_records_are_refused_and_busy_gateways_waited_for() {
     let directory = tempfile::tempdir().unwrap();
-    let long = "y".repeat(100_000);
+    // Longer than a block of reading, so the bound on memory is met.
+    let long = "y".repeat(1_000_000);
     std::fs::write(
         directory.path().join("a"),
         format!("{{\"a\":1}}\n{{\"b\":\"{long}\"}}\n{{\"a\":2}}\n"),

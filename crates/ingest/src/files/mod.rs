@@ -43,7 +43,8 @@ pub struct LoadOptions {
     pub utc_offset_minutes: i32,
     /// How many bytes a part has at least, unless the file ends.
     pub chunk_bytes: usize,
-    /// The longest record.
+    /// The longest record that is read; JSON may pass it by a block of 256 KiB. The gateway has a bound of
+    /// its own.
     pub record_bytes: usize,
     /// How many parts wait for durability at once.
     pub in_flight: usize,

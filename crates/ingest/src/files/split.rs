@@ -2,8 +2,9 @@
 //!
 //! A piece holds whole top-level values. When one array is longer than a piece, it is cut between
 //! its elements: the piece is closed with `]` and the rest opened with `[`, so both are arrays. A
-//! value over the bound is dropped, counted and named; the memory for it stays bounded. Broken JSON is passed on
-//! as it is: the decoder refuses it with a reason.
+//! value that makes the buffer pass the bound is dropped, counted and named. This bounds memory: a value
+//! that begins and ends within one block of reading passes, and the gateway's own bound on records
+//! decides about it. Broken JSON is passed on as it is: the decoder refuses it with a reason.
 
 use bytes::{Bytes, BytesMut};
 
