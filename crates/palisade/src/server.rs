@@ -3,6 +3,7 @@
 
 use crate::config::{BaselineMode, Config, ListKind};
 use arc_swap::ArcSwap;
+use palisade_api::live::Watch;
 use palisade_api::{ApiState, KeyStore};
 use palisade_catalog::{Catalog, OpenOptions};
 use palisade_detect::baseline::{BaselineOptions, Mode};
@@ -264,6 +265,7 @@ impl Server {
             Arc::clone(&clock),
             loopback,
         ))?);
+        let stop = CancellationToken::new();
         let submit: Arc<dyn Submit> = Arc::new(Arc::clone(&gateway));
         let state = ApiState {
             auth: keys.clone(),
@@ -273,6 +275,7 @@ impl Server {
             engine: Arc::clone(&engine),
             submit: Arc::clone(&submit),
             live,
+            watch: Arc::new(Watch::new(stop.clone())),
             clock: Arc::clone(&clock),
             registry: Arc::new(registry),
             requests: Arc::new(AtomicU64::new(0)),
@@ -284,7 +287,6 @@ impl Server {
         };
         let doors = HttpDoors::new(Arc::clone(&submit), keys.clone(), bodies, &door_metrics);
         let router = palisade_api::router(state, doors);
-        let stop = CancellationToken::new();
         let server_limits =
             ServerLimits { connections: config.http.max_connections, ..ServerLimits::default() };
         let http = runtime.spawn(serve(
