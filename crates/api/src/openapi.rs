@@ -112,7 +112,7 @@ pub async fn get_openapi() -> Response {
         streamguard::health::health, streamguard::health::status, streamguard::health::ready,
         post_records, bulk,
     ),
-    modifiers(&Keys),
+    modifiers(&Keys, &Names),
     security(("bearer" = []), ("basic" = [])),
     tags(
         (name = "ingestion", description = "Records in"),
@@ -138,6 +138,32 @@ impl Modify for Keys {
     }
 }
 
+/// Names every operation by method and path: the handlers' own names are not unique.
+struct Names;
+
+impl Modify for Names {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut description.paths.paths {
+            let methods = [
+                ("get", &mut item.get),
+                ("post", &mut item.post),
+                ("put", &mut item.put),
+                ("delete", &mut item.delete),
+            ];
+            for (method, operation) in methods {
+                if let Some(operation) = operation {
+                    operation.operation_id = Some(operation_id(method, path));
+                }
+            }
+        }
+    }
+}
+
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,8 +175,13 @@ mod tests {
         let described: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(described["openapi"].as_str().unwrap().starts_with("3.1."));
         let mut found = BTreeSet::new();
+        let mut names = BTreeSet::new();
         for (path, item) in described["paths"].as_object().unwrap() {
-            for method in item.as_object().unwrap().keys() {
+            for (method, operation) in item.as_object().unwrap() {
+                assert!(
+                    names.insert(operation["operationId"].as_str().unwrap().to_owned()),
+                    "{path}"
+                );
                 found.insert(format!("{} {path}", method.to_uppercase()));
             }
         }

@@ -45,7 +45,7 @@ pub struct SecurityEvent {
 
 const PICKS: &[(&str, &str, &str)] = &[
     ("\"event_id\"", "event_id", "event_id"),
-    ("\"record_id\"", "record_id", "record_id"),
+    ("\"id\"", "id", "id"),
     ("\"user\"", "user", "user"),
     ("CAST(\"time\" AS BIGINT)", "time", "micros"),
     ("\"type\"", "type", "type"),
@@ -69,7 +69,7 @@ impl SecurityEvent {
         if let Some(agent) = sql::text(row, "user_agent") {
             metadata.entry("user_agent").or_insert(Value::String(agent));
         }
-        let id = sql::text(row, "event_id").or_else(|| sql::text(row, "record_id"));
+        let id = sql::text(row, "event_id").or_else(|| sql::text(row, "id"));
         Self {
             event_id: id.unwrap_or_default(),
             user: sql::text(row, "user"),
@@ -115,6 +115,17 @@ fn at_least(have_own: bool, have_reported: bool, score: f64) -> Condition {
     }
 }
 
+/// The condition that an event has this id: the sender's, or the record's own.
+fn by_either_id(id: &str) -> Condition {
+    let text = sql::literal(id);
+    if is_record_id(id) {
+        let sql = format!("\"event_id\" = {text} OR \"id\" = {text}");
+        Condition::new(sql, &["event_id", "id"])
+    } else {
+        Condition::new(format!("\"event_id\" = {text}"), &["event_id"])
+    }
+}
+
 enum Which {
     All,
     Score(f64),
@@ -136,17 +147,7 @@ async fn find(
             vec![at_least(has("threat_score"), has("reported_threat_score"), score)]
         }
         Which::Where(condition) => vec![condition],
-        Which::Id(id) => {
-            let sent = format!("\"event_id\" = {}", sql::literal(&id));
-            let own = format!("\"record_id\" = arrow_cast(X'{id}', 'FixedSizeBinary(16)')");
-            match (has("event_id"), has("record_id") && is_record_id(&id)) {
-                (true, true) => {
-                    vec![Condition::new(format!("{sent} OR {own}"), &["event_id", "record_id"])]
-                }
-                (_, false) => vec![Condition::new(sent, &["event_id"])],
-                (false, true) => vec![Condition::new(own, &["record_id"])],
-            }
-        }
+        Which::Id(id) => vec![by_either_id(&id)],
     };
     let metadata = have
         .iter()
@@ -329,13 +330,19 @@ mod tests {
     #[test]
     fn without_a_reported_score_or_id_ours_stand() {
         let event = SecurityEvent::of(&row(json!({
-            "record_id": "00ff", "micros": -1, "reported": null, "own": 0.9
+            "id": "00ff", "micros": -1, "reported": null, "own": 0.9
         })));
         assert_eq!(
             (event.event_id.as_str(), event.threat_score, event.timestamp),
             ("00ff", 0.9, -1)
         );
         assert!(event.metadata.is_empty());
+    }
+
+    #[test]
+    fn only_what_may_be_a_records_id_is_looked_for_as_one() {
+        assert_eq!(by_either_id("evt'1").sql, "\"event_id\" = 'evt''1'");
+        assert_eq!(by_either_id("0123456789abcdef0123456789abcdef").needs, ["event_id", "id"]);
     }
 
     #[test]
