@@ -9,16 +9,12 @@ use arrow::array::{
     ArrayRef, Float32Builder, Int64Array, RecordBatch, StringArray, StringDictionaryBuilder,
     TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::datatypes::{DataType, Int32Type};
-use palisade_catalog::{SegmentColumn, SegmentMeta};
+use arrow::datatypes::Int32Type;
+use palisade_catalog::SegmentMeta;
 use palisade_event::schema::EVENTS;
 use palisade_event::{Offset, TenantId};
 use palisade_query::{Limits, Options, QueryEngine, Snapshots};
-use palisade_table::{SegmentFile, Snapshot};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
+use palisade_table::{MemoryCommits, SegmentFile, Snapshot, TableOptions, Tables};
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -140,66 +136,41 @@ fn rows(first: u64, count: u64) -> Result<RecordBatch, Box<dyn Error>> {
     )?)
 }
 
-fn kind(data_type: &DataType) -> &'static str {
-    match data_type {
-        DataType::Int64 => "i64",
-        DataType::UInt64 => "u64",
-        DataType::Float32 => "f32",
-        DataType::Timestamp(_, _) => "timestamp",
-        _ => "text",
-    }
-}
-
-fn segment(directory: &Path, id: u64, count: u64) -> Result<Arc<SegmentFile>, Box<dyn Error>> {
-    const PART: u64 = 65_536;
-    let name = format!("{id:05}.parquet");
-    let path = directory.join(&name);
-    let first = id * count;
-    let schema = rows(first, 1)?.schema();
-    if !path.exists() {
-        let column = ColumnPath::from("event_id");
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_max_row_group_row_count(Some(1 << 20))
-            .set_data_page_row_count_limit(8_192)
-            .set_write_batch_size(8_192)
-            .set_statistics_enabled(EnabledStatistics::Page)
-            .set_column_bloom_filter_enabled(column.clone(), true)
-            .set_column_bloom_filter_max_ndv(column, 1 << 20)
-            .build();
-        let partial = directory.join(format!("{name}.part"));
-        let file = std::fs::File::create(&partial)?;
-        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))?;
-        let mut at = first;
-        while at < first + count {
-            let part = PART.min(first + count - at);
-            writer.write(&rows(at, part)?)?;
-            at += part;
+/// Writes the segments as the server does, or finds them from an earlier run.
+fn segments(
+    directory: &Path,
+    total: u64,
+    each: u64,
+) -> Result<Vec<Arc<SegmentFile>>, Box<dyn Error>> {
+    const FRAME: u64 = 16_384;
+    let list = directory.join("segments.json");
+    if !list.exists() {
+        let commits = Arc::new(MemoryCommits::default());
+        let epoch = commits.claim();
+        let options = TableOptions { seal_rows: each, ..TableOptions::default() };
+        let (tables, _) = Tables::open(directory, commits, options)?;
+        let (mut at, mut offset) = (0, 0);
+        while at < total {
+            let end = (at + each).min(total);
+            while at < end {
+                let count = FRAME.min(end - at);
+                tables.append(EVENTS, Offset(offset), rows(at, count)?)?;
+                at += count;
+                offset += 1;
+            }
+            tables.advance(Offset(offset));
+            tables.seal(Offset(offset), epoch)?;
         }
-        writer.close()?;
-        std::fs::rename(partial, &path)?;
+        let metas: Vec<SegmentMeta> = tables.list().iter().map(|file| file.meta.clone()).collect();
+        std::fs::write(&list, serde_json::to_vec(&metas)?)?;
     }
-    let columns = schema.fields().iter().map(|field| SegmentColumn {
-        name: field.name().clone(),
-        kind: kind(field.data_type()).to_owned(),
-    });
-    let time = |n: u64| START + n as i64 * STEP;
-    let meta = SegmentMeta {
-        id,
-        table: EVENTS.to_owned(),
-        path: name,
-        rows: count,
-        bytes: std::fs::metadata(&path)?.len(),
-        min_time: time(first),
-        max_time: time(first + count - 1),
-        tenants: vec!["default".to_owned()],
-        from: Offset(id),
-        to: Offset(id + 1),
-        level: 1,
-        columns: columns.collect(),
-        checksum: 0,
-    };
-    Ok(Arc::new(SegmentFile { meta, path }))
+    let metas: Vec<SegmentMeta> = serde_json::from_slice(&std::fs::read(&list)?)?;
+    let mut files: Vec<Arc<SegmentFile>> = metas
+        .into_iter()
+        .map(|meta| Arc::new(SegmentFile { path: directory.join(&meta.path), meta }))
+        .collect();
+    files.sort_by_key(|file| file.meta.min_time);
+    Ok(files)
 }
 
 struct One(Snapshot);
@@ -296,9 +267,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = Path::new(&directory).join(format!("rows-{total}-{each}"));
     std::fs::create_dir_all(&directory)?;
     let started = Instant::now();
-    let segments = (0..total / each.max(1))
-        .map(|id| segment(&directory, id, each))
-        .collect::<Result<Vec<_>, _>>()?;
+    let segments = segments(&directory, total, each)?;
     let bytes: u64 = segments.iter().map(|segment| segment.meta.bytes).sum();
     let json = std::env::var_os("QUERY_SPEED_JSON").is_some();
     if !json {

@@ -21,6 +21,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout_at;
 
+/// A limit of rows beyond this is none.
+const MAX_ROWS: usize = 1 << 60;
+/// The stack of a query thread. With it, [`crate::guard::MAX_DEPTH`] is safe by a wide margin.
+const STACK_BYTES: usize = 32 << 20;
+
 /// How an engine is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -154,6 +159,20 @@ pub struct QueryResult {
     /// What is known of the query.
     pub stats: Arc<QueryStats>,
     batches: mpsc::Receiver<Result<RecordBatch, QueryError>>,
+    deadline: Option<Deadline>,
+}
+
+/// When the reader gives up. The query's task has the same limit; but a step of a plan may keep its thread
+/// for long, and nobody shall wait for that.
+struct Deadline {
+    at: Pin<Box<tokio::time::Sleep>>,
+    limit: Duration,
+}
+
+impl std::fmt::Debug for Deadline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Deadline({:?})", self.limit)
+    }
 }
 
 impl QueryResult {
@@ -163,7 +182,7 @@ impl QueryResult {
     /// The first error of the query.
     pub async fn collect(mut self) -> Result<Vec<RecordBatch>, QueryError> {
         let mut batches = Vec::new();
-        while let Some(batch) = self.batches.recv().await {
+        while let Some(batch) = self.next().await {
             batches.push(batch?);
         }
         Ok(batches)
@@ -174,7 +193,17 @@ impl Stream for QueryResult {
     type Item = Result<RecordBatch, QueryError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.batches.poll_recv(context)
+        let Some(deadline) = &mut self.deadline else { return Poll::Ready(None) };
+        let limit = deadline.limit;
+        let late = deadline.at.as_mut().poll(context).is_ready();
+        match self.batches.poll_recv(context) {
+            Poll::Pending if late => {
+                self.batches.close();
+                self.deadline = None;
+                Poll::Ready(Some(Err(QueryError::Time(limit))))
+            }
+            other => other,
+        }
     }
 }
 
@@ -220,6 +249,8 @@ impl QueryEngine {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             .thread_name("query")
+            // Plans are walked by recursion; the memory is only used when a plan is that deep.
+            .thread_stack_size(STACK_BYTES)
             .enable_time()
             .build()
             .map_err(|error| QueryError::Internal(format!("no threads for queries: {error}")))?;
@@ -299,10 +330,17 @@ impl QueryEngine {
         let (ready, planned) = oneshot::channel();
         let (rows, batches) = mpsc::channel(2);
         runtime.spawn(run.go(tenant.clone(), sql.to_owned(), turn, ready, rows));
-        match planned.await {
-            Ok(Ok(schema)) => Ok(QueryResult { schema, stats, batches }),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(QueryError::Internal("the query's task ended".to_owned())),
+        let limit = limits.time;
+        // A little later than the task itself, which can tell more.
+        let at = tokio::time::Instant::from_std(started + limit + Duration::from_millis(50));
+        match timeout_at(at, planned).await {
+            Ok(Ok(Ok(schema))) => {
+                let deadline = Some(Deadline { at: Box::pin(tokio::time::sleep_until(at)), limit });
+                Ok(QueryResult { schema, stats, batches, deadline })
+            }
+            Ok(Ok(Err(error))) => Err(error),
+            Ok(Err(_)) => Err(QueryError::Internal("the query's task ended".to_owned())),
+            Err(_) => Err(QueryError::Time(limit)),
         }
     }
 
@@ -406,6 +444,8 @@ impl Run {
             Ok(planned) => planned,
             Err(error) => {
                 self.outcome = Outcome::of(&error);
+                drop(self);
+                drop(turn);
                 let _ = ready.send(Err(error));
                 return;
             }
@@ -461,7 +501,7 @@ impl Run {
         )
         .map_err(|error| QueryError::of(&error, &[]))?;
         // One row more than allowed tells whether there are more.
-        let rows = self.limits.rows.saturating_add(1);
+        let rows = self.limits.rows.min(MAX_ROWS) + 1;
         let plan = session.plan(sql, shared.options.plan_nodes, rows).await?;
         Ok((session, plan))
     }

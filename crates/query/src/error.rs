@@ -17,10 +17,12 @@ pub enum QueryError {
         /// How long it may be.
         limit: usize,
     },
-    /// The plan has more parts than allowed.
-    #[error("the query has {nodes} steps and at most {limit} are allowed: split it")]
+    /// The plan has more parts, or the text is nested deeper, than allowed.
+    #[error(
+        "the query has {nodes} or more steps or levels and at most {limit} are allowed: split it, or write chains of OR as IN"
+    )]
     TooComplex {
-        /// How many steps the plan has.
+        /// How many steps or levels it has, as far as they were counted.
         nodes: usize,
         /// How many it may have.
         limit: usize,

@@ -5,10 +5,79 @@ use crate::QueryError;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::Statement as Sql;
+use datafusion::logical_expr::sqlparser::ast::{Expr, Query, SetExpr, Visit, Visitor};
 use datafusion::sql::parser::Statement;
+use std::ops::ControlFlow;
 
 /// Tables of `information_schema` that tell about the process and not about data.
 const HIDDEN: [&str; 1] = ["df_settings"];
+
+/// The deepest that expressions and set operations of a statement may be nested. A chain such as
+/// `a OR b OR c` is as deep as it is long; `IN (…)` is not.
+pub const MAX_DEPTH: usize = 500;
+
+/// Refuses a statement that is nested deeper than [`MAX_DEPTH`]: planning walks it by recursion.
+///
+/// # Errors
+/// [`QueryError::TooComplex`] with the depth at which counting stopped.
+pub fn check_depth(statement: &Statement) -> Result<(), QueryError> {
+    let sql = match statement {
+        Statement::Statement(sql) => sql,
+        Statement::Explain(explain) => match explain.statement.as_ref() {
+            Statement::Statement(sql) => sql,
+            _ => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    let mut depth = Depth { now: 0 };
+    match sql.visit(&mut depth) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(nodes) => Err(QueryError::TooComplex { nodes, limit: MAX_DEPTH }),
+    }
+}
+
+struct Depth {
+    now: usize,
+}
+
+impl Depth {
+    fn enter(&mut self, levels: usize) -> ControlFlow<usize> {
+        self.now += levels;
+        if self.now > MAX_DEPTH { ControlFlow::Break(self.now) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Visitor for Depth {
+    type Break = usize;
+
+    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<usize> {
+        self.enter(1)
+    }
+
+    fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<usize> {
+        self.now = self.now.saturating_sub(1);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<usize> {
+        // UNIONs lean to the left, and are not visited one by one.
+        let mut chain = 0;
+        let mut body = query.body.as_ref();
+        while let SetExpr::SetOperation { left, .. } = body {
+            chain += 1;
+            body = left;
+        }
+        if self.now + chain > MAX_DEPTH {
+            return ControlFlow::Break(self.now + chain);
+        }
+        self.enter(1)
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<usize> {
+        self.now = self.now.saturating_sub(1);
+        ControlFlow::Continue(())
+    }
+}
 
 /// Refuses a statement that is not one of those that read.
 ///

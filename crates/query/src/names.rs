@@ -68,6 +68,37 @@ pub(crate) fn resolve(statement: &mut Statement, known: &BTreeSet<String>) {
     let _ = statement.visit(&mut resolver);
 }
 
+/// How a statement spells a name that is known in lower case only.
+pub(crate) fn spelled(statement: &mut Statement, lower: &str) -> Option<String> {
+    let mut search = Spelling { lower, found: None };
+    let _ = statement.visit(&mut search);
+    search.found
+}
+
+struct Spelling<'a> {
+    lower: &'a str,
+    found: Option<String>,
+}
+
+impl VisitorMut for Spelling<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let parts = match expr {
+            Expr::Identifier(ident) => std::slice::from_ref(ident),
+            Expr::CompoundIdentifier(parts) => parts.as_slice(),
+            _ => return ControlFlow::Continue(()),
+        };
+        let name: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
+        let name = name.join(".");
+        if name.to_lowercase() == self.lower {
+            self.found = Some(name);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Every name by which the statement calls a table.
 #[derive(Default)]
 struct Aliases {
@@ -159,7 +190,7 @@ mod tests {
         let known = ["user", "user_agent", "src_ip", "Image", "winlog.event_data.Image"];
         let near = |name| nearest(name, known.into_iter());
         assert_eq!(near("usr").as_deref(), Some("user"));
-        assert_eq!(near("source_ip"), None);
+        assert_eq!(near("source_ip").as_deref(), Some("src_ip"));
         assert_eq!(near("srcip").as_deref(), Some("src_ip"));
         assert_eq!(near("image").as_deref(), Some("\"Image\", \"winlog.event_data.Image\""));
         assert_eq!(near("zzz"), None);

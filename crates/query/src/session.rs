@@ -17,6 +17,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, SessionStateDefaults, TaskContext};
+use datafusion::logical_expr::sqlparser::ast::Statement as Sql;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::object_store::memory::InMemory;
 use datafusion::physical_plan::{ExecutionPlan, collect};
@@ -171,6 +172,7 @@ impl Session {
         let dialect = self.state.config().options().sql_parser.dialect;
         let statement = self.state.sql_to_statement(sql, &dialect).map_err(named)?;
         guard::check_statement(&statement)?;
+        guard::check_depth(&statement)?;
         let logical = self.logical(statement).await?;
         guard::check_plan(&logical, nodes)?;
         let logical = match logical {
@@ -199,7 +201,9 @@ impl Session {
                 Err(error) => QueryError::of(&error, &tables),
             };
             let QueryError::UnknownColumn { name, .. } = &error else { return Err(error) };
-            if !self.found_in_overflow(name, &read).await? {
+            let mut spelling = statement.clone();
+            let spelled = sql_of(&mut spelling).and_then(|sql| names::spelled(sql, name));
+            if !self.found_in_overflow(spelled.as_deref().unwrap_or(name), &read).await? {
                 return Err(error);
             }
         }
@@ -226,14 +230,8 @@ impl Session {
         if known.is_empty() {
             return Ok(());
         }
-        match statement {
-            Statement::Statement(sql) => names::resolve(sql, &known),
-            Statement::Explain(explain) => {
-                if let Statement::Statement(sql) = explain.statement.as_mut() {
-                    names::resolve(sql, &known);
-                }
-            }
-            _ => {}
+        if let Some(sql) = sql_of(statement) {
+            names::resolve(sql, &known);
         }
         Ok(())
     }
@@ -289,6 +287,18 @@ impl Session {
                 _ => Ok(false),
             },
         }
+    }
+}
+
+/// The SQL of a statement, that which it explains included.
+fn sql_of(statement: &mut Statement) -> Option<&mut Sql> {
+    match statement {
+        Statement::Statement(sql) => Some(sql),
+        Statement::Explain(explain) => match explain.statement.as_mut() {
+            Statement::Statement(sql) => Some(sql),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -136,17 +136,11 @@ fn tables_are_for_the_eye() {
     assert_eq!(
         lines[..4],
         [
-            "time                        │ user                │ score │ message",
-            "────────────────────────────┼─────────────────────┼───────┼─────────────────────────────────",
-            "2023-11-14T22:13:20.123456Z │ bob, \"the\" builder  │  0.73 │ line\\nwith \\u{1b}[31mcolour",
-            "2023-11-14T22:13:21Z        │                     │       │ ",
+            "time                        │ user               │ score │ message",
+            "────────────────────────────┼────────────────────┼───────┼────────────────────────────",
+            "2023-11-14T22:13:20.123456Z │ bob, \"the\" builder │  0.73 │ line\\nwith \\u{1b}[31mcolour",
+            "2023-11-14T22:13:21Z        │                    │       │ ",
         ]
-        .map(|line| line)
-        .as_slice()
-        .iter()
-        .zip(&lines)
-        .map(|(wanted, found)| if wanted.trim_end() == found.trim_end() { *found } else { *wanted })
-        .collect::<Vec<_>>()[..]
     );
     assert!(lines[4].starts_with("(2 rows in "), "{}", lines[4]);
     let narrow = text(Format::Table(60), sql);

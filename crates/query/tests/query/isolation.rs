@@ -3,8 +3,10 @@
 use crate::support::{
     Fixed, Row, ask, ask_within, batch, engine, error, objects, rows, segment, snapshot, value,
 };
+use palisade_event::Offset;
 use palisade_event::schema::{ALERTS, EVENTS};
 use palisade_query::{Limits, Options, QueryEngine, QueryError};
+use palisade_table::{MemoryCommits, TableOptions, Tables};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -349,6 +351,25 @@ fn lay_out(layout: &Layout, directory: &std::path::Path) -> QueryEngine {
     two_threads(vec![snapshot(EVENTS, files, memory)])
 }
 
+/// The same through the real write side: every segment place is sealed by itself, with its index.
+fn sealed(layout: &Layout, directory: &std::path::Path) -> QueryEngine {
+    let commits = Arc::new(MemoryCommits::default());
+    let epoch = commits.claim();
+    let (tables, _) = Tables::open(directory, commits, TableOptions::default()).unwrap();
+    for place in 0..5u8 {
+        let rows: Vec<Row> =
+            layout.rows.iter().filter(|(at, _)| *at == place).map(|(_, row)| row.clone()).collect();
+        if !rows.is_empty() {
+            tables.append(EVENTS, Offset(u64::from(place)), batch(&rows)).unwrap();
+        }
+        tables.advance(Offset(u64::from(place) + 1));
+        if place < 3 {
+            tables.seal(Offset(u64::from(place) + 1), epoch).unwrap();
+        }
+    }
+    two_threads(vec![tables.snapshot(EVENTS)])
+}
+
 fn two_threads(snapshots: Vec<palisade_table::Snapshot>) -> QueryEngine {
     QueryEngine::new(Options { threads: 2, ..Options::default() }, Fixed::with(snapshots)).unwrap()
 }
@@ -373,12 +394,15 @@ proptest! {
     ) {
         let directory = tempfile::tempdir().unwrap();
         let both = lay_out(&layout, directory.path());
+        let sealed = sealed(&layout, directory.path());
         let mine: Vec<Row> =
             layout.rows.iter().filter(|(_, row)| row.tenant == "a").map(|(_, row)| row.clone()).collect();
         let memory = if mine.is_empty() { Vec::new() } else { vec![batch(&mine)] };
         let alone = two_threads(vec![snapshot(EVENTS, Vec::new(), memory)]);
         for sql in queries {
-            prop_assert_eq!(sorted(&both, &sql), sorted(&alone, &sql), "{}", sql);
+            let expected = sorted(&alone, &sql);
+            prop_assert_eq!(sorted(&both, &sql), expected.clone(), "{}", sql);
+            prop_assert_eq!(sorted(&sealed, &sql), expected, "sealed: {}", sql);
         }
     }
 }

@@ -210,9 +210,10 @@ fn missing_and_damaged_files_are_named() {
     let sql = "SELECT count(DISTINCT message) FROM events";
     assert_eq!(value(&engine(vec![table()]), "a", sql), json!(20_000));
 
-    // A page in the middle is overwritten.
+    // Pages in the middle are overwritten.
     let open = std::fs::OpenOptions::new().write(true).open(&file.path).unwrap();
-    open.write_all_at(&[0xff; 4_096], file.meta.bytes / 3).unwrap();
+    let half = vec![0xff; usize::try_from(file.meta.bytes / 2).unwrap()];
+    open.write_all_at(&half, file.meta.bytes / 4).unwrap();
     let damaged = error(&engine(vec![table()]), "a", sql);
     let QueryError::Read(ReadError::Damaged { path, .. }) = &damaged else { panic!("{damaged:?}") };
     assert_eq!(path, &file.path);
@@ -267,7 +268,7 @@ fn the_functions_of_security_questions_exist() {
         ("cidr_contains(src_ip, '10.0.0.0/8')", json!(true)),
         ("cidr_contains(src_ip, '192.168.0.0/16')", json!(false)),
         ("cidr_contains('nonsense', '::/0')", json!(null)),
-        ("approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY position)", json!(1)),
+        ("approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY position)", json!(1.0)),
         ("max(date_bin(INTERVAL '1 minute', time))", json!("1970-01-01T00:00:00Z")),
     ] {
         let sql = format!("SELECT {expression} AS v FROM events");

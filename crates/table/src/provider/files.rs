@@ -8,7 +8,8 @@
 use super::adapt::EMPTY_KEY;
 use super::schema::query_type;
 use super::tenants::TenantRows;
-use crate::SegmentFile;
+use crate::index::INDEXED;
+use crate::{EntityIndex, SegmentFile, TableError};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::common::DataFusionError;
@@ -115,6 +116,8 @@ pub(super) struct Footer {
     pub(super) schema: SchemaRef,
     /// Which rows are whose, once asked for.
     pub(super) tenants: OnceLock<Arc<TenantRows>>,
+    /// The entity index, once asked for.
+    index: OnceLock<Option<EntityIndex>>,
     bytes: usize,
 }
 
@@ -126,15 +129,52 @@ impl Footer {
     }
 
     /// The rows that may hold one of these values in a column, by the entity index; `None` when the
-    /// column is not indexed.
+    /// column is not indexed or the index cannot be used.
     pub(super) fn indexed_rows(
         &self,
-        _: &SegmentFile,
-        _: &str,
-        _: &[String],
+        segment: &SegmentFile,
+        column: &str,
+        values: &[String],
     ) -> Option<Vec<Range<u64>>> {
-        None
+        if !INDEXED.contains(&column) {
+            return None;
+        }
+        let index = self.index.get_or_init(|| {
+            let path = EntityIndex::path_of(&segment.path);
+            match EntityIndex::open(&path) {
+                Ok(index) if index.rows() == segment.meta.rows => Some(index),
+                Ok(_) => {
+                    tracing::warn!(path = %path.display(), "entity index of another file, scanning");
+                    None
+                }
+                // Segments without an index are read all the same.
+                Err(TableError::Missing { .. }) => None,
+                Err(error) => {
+                    tracing::warn!(%error, "entity index not usable, scanning instead");
+                    None
+                }
+            }
+        });
+        let index = index.as_ref()?;
+        let mut ranges = Vec::new();
+        for value in values {
+            ranges.extend(index.blocks(column, value)?);
+        }
+        Some(union(ranges))
     }
+}
+
+/// Ranges as an ascending list without overlaps.
+fn union(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 /// A bounded cache of footers, shared by all queries. The least recently used footers go first.
@@ -214,7 +254,13 @@ fn load(path: &Path) -> Result<Footer, ReadError> {
         .map_err(damaged)?;
     let (metadata, schema) = as_queried(metadata).map_err(damaged)?;
     let bytes = metadata.memory_size() + 256;
-    Ok(Footer { metadata: Arc::new(metadata), schema, tenants: OnceLock::new(), bytes })
+    Ok(Footer {
+        metadata: Arc::new(metadata),
+        schema,
+        tenants: OnceLock::new(),
+        index: OnceLock::new(),
+        bytes,
+    })
 }
 
 /// Replaces the Arrow schema of a footer by the one that queries read with.

@@ -206,13 +206,18 @@ pub(super) fn wanted_rows(
         return Ok(rows);
     }
     let footer = cache.footer(segment)?;
+    let mut filtered = Vec::new();
     for (column, values) in &wanted.equal {
         if let Some(ranges) = footer.indexed_rows(segment, column, values) {
             rows = rows.and(&ranges);
+        } else if Core::by_name(column).is_some() || !footer.has_overflow() {
+            // A dynamic column's value may stand in `overflow` instead, where no filter knows it.
+            filtered.push((column, values));
         }
     }
-    // A dynamic column's value may stand in `overflow` instead, where no filter knows it.
-    let whole = |column: &str| Core::by_name(column).is_some() || !footer.has_overflow();
+    if filtered.is_empty() || rows == Rows::None {
+        return Ok(rows);
+    }
     let mut file = None;
     let mut start = 0;
     let mut kept: Vec<Range<u64>> = Vec::new();
@@ -220,9 +225,9 @@ pub(super) fn wanted_rows(
         let end = start + u64::try_from(group.num_rows()).unwrap_or(0);
         let inside = rows.clone().and(&[start..end]);
         let mut possible = inside != Rows::None;
-        for (column, values) in wanted.equal.iter().filter(|(column, _)| whole(column)) {
+        for (column, values) in &filtered {
             possible = possible
-                && (if column == ID {
+                && (if column.as_str() == ID {
                     may_hold_id(segment, &footer, index, values, &mut file)?
                 } else {
                     let values = values.iter().map(String::as_bytes);

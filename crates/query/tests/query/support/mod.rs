@@ -25,34 +25,34 @@ use std::sync::{Arc, Mutex};
 
 /// One event.
 #[derive(Debug, Clone, Default)]
-pub struct Row {
-    pub tenant: &'static str,
-    pub time: i64,
-    pub position: u64,
-    pub event_id: Option<String>,
-    pub record_id: Option<[u8; 16]>,
-    pub kind: &'static str,
-    pub outcome: Option<&'static str>,
-    pub user: Option<String>,
-    pub src_ip: Option<String>,
-    pub message: Option<String>,
-    pub entropy: Option<f32>,
-    pub anomaly: Option<f32>,
-    pub overflow: Option<String>,
-    pub fields: BTreeMap<String, Value>,
+pub(crate) struct Row {
+    pub(crate) tenant: &'static str,
+    pub(crate) time: i64,
+    pub(crate) position: u64,
+    pub(crate) event_id: Option<String>,
+    pub(crate) record_id: Option<[u8; 16]>,
+    pub(crate) kind: &'static str,
+    pub(crate) outcome: Option<&'static str>,
+    pub(crate) user: Option<String>,
+    pub(crate) src_ip: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) entropy: Option<f32>,
+    pub(crate) anomaly: Option<f32>,
+    pub(crate) overflow: Option<String>,
+    pub(crate) fields: BTreeMap<String, Value>,
 }
 
 impl Row {
-    pub fn new(tenant: &'static str, time: i64) -> Self {
+    pub(crate) fn new(tenant: &'static str, time: i64) -> Self {
         Self { tenant, time, position: time as u64, kind: "login", ..Self::default() }
     }
 
-    pub fn user(mut self, user: &str) -> Self {
+    pub(crate) fn user(mut self, user: &str) -> Self {
         self.user = Some(user.to_owned());
         self
     }
 
-    pub fn field(mut self, name: &str, value: Value) -> Self {
+    pub(crate) fn field(mut self, name: &str, value: Value) -> Self {
         self.fields.insert(name.to_owned(), value);
         self
     }
@@ -64,7 +64,7 @@ fn dictionary(values: Vec<Option<String>>) -> ArrayRef {
 }
 
 /// Rows as a batch, with the types that the decoder chooses: a column exists when any row has a value.
-pub fn batch(rows: &[Row]) -> RecordBatch {
+pub(crate) fn batch(rows: &[Row]) -> RecordBatch {
     let mut fields: Vec<Field> = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     let mut core = |core: Core, column: ArrayRef| {
@@ -158,14 +158,14 @@ fn kind(field: &Field) -> &'static str {
 }
 
 /// Writes rows as a segment, sorted by tenant and time, with row groups of `group` rows.
-pub fn segment(directory: &Path, id: u64, rows: &[Row], group: usize) -> Arc<SegmentFile> {
+pub(crate) fn segment(directory: &Path, id: u64, rows: &[Row], group: usize) -> Arc<SegmentFile> {
     let mut rows = rows.to_vec();
     rows.sort_by_key(|row| (row.tenant, row.time, row.position));
     write(directory, id, EVENTS, &[batch(&rows)], group)
 }
 
 /// Writes batches of one schema, already sorted, as a segment.
-pub fn write(
+pub(crate) fn write(
     directory: &Path,
     id: u64,
     table: &str,
@@ -227,7 +227,7 @@ pub fn write(
     Arc::new(SegmentFile { meta, path })
 }
 
-pub fn snapshot(
+pub(crate) fn snapshot(
     table: &str,
     mut segments: Vec<Arc<SegmentFile>>,
     memory: Vec<RecordBatch>,
@@ -245,10 +245,10 @@ pub fn snapshot(
 
 /// Tables that stand still.
 #[derive(Default)]
-pub struct Fixed(pub Mutex<BTreeMap<String, Snapshot>>);
+pub(crate) struct Fixed(pub(crate) Mutex<BTreeMap<String, Snapshot>>);
 
 impl Fixed {
-    pub fn with(snapshots: Vec<Snapshot>) -> Arc<Self> {
+    pub(crate) fn with(snapshots: Vec<Snapshot>) -> Arc<Self> {
         let named = snapshots.into_iter().map(|snapshot| (snapshot.table.clone(), snapshot));
         Arc::new(Self(Mutex::new(named.collect())))
     }
@@ -264,25 +264,25 @@ impl Snapshots for Fixed {
     }
 }
 
-pub fn engine(snapshots: Vec<Snapshot>) -> QueryEngine {
+pub(crate) fn engine(snapshots: Vec<Snapshot>) -> QueryEngine {
     QueryEngine::new(Options::default(), Fixed::with(snapshots)).unwrap()
 }
 
-pub fn tenant(name: &str) -> TenantId {
+pub(crate) fn tenant(name: &str) -> TenantId {
     TenantId::new(name).unwrap()
 }
 
 /// Waits for a future on a small runtime of the test's own.
-pub fn wait<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 /// The result of a query as one batch.
-pub fn ask(engine: &QueryEngine, who: &str, sql: &str) -> Result<RecordBatch, QueryError> {
+pub(crate) fn ask(engine: &QueryEngine, who: &str, sql: &str) -> Result<RecordBatch, QueryError> {
     ask_within(engine, who, sql, Limits { rows: 1_000_000, ..Limits::default() })
 }
 
-pub fn ask_within(
+pub(crate) fn ask_within(
     engine: &QueryEngine,
     who: &str,
     sql: &str,
@@ -297,7 +297,7 @@ pub fn ask_within(
 }
 
 /// The rows of a query as JSON objects.
-pub fn rows(engine: &QueryEngine, who: &str, sql: &str) -> Vec<Value> {
+pub(crate) fn rows(engine: &QueryEngine, who: &str, sql: &str) -> Vec<Value> {
     match ask(engine, who, sql) {
         Ok(batch) => objects(&batch),
         Err(error) => panic!("{sql}: {error}"),
@@ -305,7 +305,7 @@ pub fn rows(engine: &QueryEngine, who: &str, sql: &str) -> Vec<Value> {
 }
 
 /// A batch as JSON objects.
-pub fn objects(batch: &RecordBatch) -> Vec<Value> {
+pub(crate) fn objects(batch: &RecordBatch) -> Vec<Value> {
     let mut encoder = Encoder::new(Format::JsonLines, &batch.schema()).unwrap();
     let mut bytes = encoder.start();
     bytes.extend(encoder.batch(batch).unwrap());
@@ -315,7 +315,7 @@ pub fn objects(batch: &RecordBatch) -> Vec<Value> {
 }
 
 /// The one value of a query with one row and one column.
-pub fn value(engine: &QueryEngine, who: &str, sql: &str) -> Value {
+pub(crate) fn value(engine: &QueryEngine, who: &str, sql: &str) -> Value {
     let rows = rows(engine, who, sql);
     assert_eq!(rows.len(), 1, "{sql}");
     let row = rows[0].as_object().unwrap();
@@ -323,7 +323,7 @@ pub fn value(engine: &QueryEngine, who: &str, sql: &str) -> Value {
     row.values().next().cloned().unwrap_or(json!(null))
 }
 
-pub fn error(engine: &QueryEngine, who: &str, sql: &str) -> QueryError {
+pub(crate) fn error(engine: &QueryEngine, who: &str, sql: &str) -> QueryError {
     match ask(engine, who, sql) {
         Ok(batch) => panic!("{sql} gave {} rows", batch.num_rows()),
         Err(error) => error,
