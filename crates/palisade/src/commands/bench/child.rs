@@ -21,20 +21,19 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Starts a server on a free port of loopback and waits until it listens.
     pub(crate) fn start(data: &Path) -> Result<Self, Failure> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("--data")
-            .arg(data)
-            .args(["run"])
-            .env("PALISADE_HTTP__LISTEN", "127.0.0.1:0")
-            .env("PALISADE_LOGGING__LEVEL", "warn")
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Self::start_with(data, &[])
+    }
+
+    /// The same with further settings, names and values of environment variables.
+    pub(crate) fn start_with(data: &Path, settings: &[(&str, &str)]) -> Result<Self, Failure> {
+        let mut child = spawn(data, settings)?;
         let out = child.stdout.take().ok_or("the server has no output")?;
         let mut lines = BufReader::new(out).lines();
         let first = match lines.next() {
             Some(line) => line?,
             None => {
                 let _ = child.kill();
+                let _ = child.wait();
                 return Err("the server ended before it listened".into());
             }
         };
@@ -47,6 +46,65 @@ impl ServerProcess {
             .and_then(|address| address.parse().ok())
             .ok_or_else(|| format!("the server said '{first}'"))?;
         Ok(Self { child, address, data: data.to_owned() })
+    }
+
+    /// Starts a server and kills it after a while, whatever it is about.
+    pub(crate) fn start_and_kill(
+        data: &Path,
+        settings: &[(&str, &str)],
+        after: Duration,
+    ) -> Result<(), Failure> {
+        let mut child = spawn(data, settings)?;
+        let end = Instant::now() + after;
+        while Instant::now() < end {
+            std::thread::park_timeout(end.saturating_duration_since(Instant::now()));
+        }
+        // It must not have ended by itself: a start that fails is what this is looking for.
+        let ended = child.try_wait()?;
+        let _ = child.kill();
+        child.wait()?;
+        match ended {
+            Some(status) => Err(format!("the server ended by itself with {status}").into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until every record that was ever acknowledged is visible to SQL (M4).
+    pub(crate) fn wait_ready(&self, longest: Duration) -> Result<(), Failure> {
+        self.wait(longest, |progress| progress["ready"] == true)
+    }
+
+    /// Waits until everything in the log is visible to SQL; nothing may be sent meanwhile.
+    pub(crate) fn wait_visible(&self, longest: Duration) -> Result<(), Failure> {
+        self.wait(longest, |progress| progress["ready"] == true && progress["lag_entries"] == 0)
+    }
+
+    fn wait(
+        &self,
+        longest: Duration,
+        enough: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<(), Failure> {
+        let end = Instant::now() + longest;
+        loop {
+            let progress = self.progress();
+            if enough(&progress) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(
+                    format!("the server was not ready after {longest:?}: {progress}").into()
+                );
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// What `/readyz` answers; null without an answer.
+    fn progress(&self) -> serde_json::Value {
+        let url = format!("http://{}/readyz", self.address);
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let text = agent.get(url).call().and_then(|mut answer| answer.body_mut().read_to_string());
+        text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
     /// CPU seconds that it has used, in user and system mode.
@@ -89,10 +147,7 @@ impl ServerProcess {
     }
 
     fn is_committed(&self) -> bool {
-        let url = format!("http://{}/readyz", self.address);
-        let Ok(mut answer) = ureq::get(url).call() else { return false };
-        let Ok(text) = answer.body_mut().read_to_string() else { return false };
-        let progress: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let progress = self.progress();
         progress["committed"] == progress["log_end"] && progress["ready"] == true
     }
 
@@ -127,6 +182,18 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(data: &Path, settings: &[(&str, &str)]) -> std::io::Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .arg("--data")
+        .arg(data)
+        .args(["run"])
+        .env("PALISADE_HTTP__LISTEN", "127.0.0.1:0")
+        .env("PALISADE_LOGGING__LEVEL", "warn")
+        .envs(settings.iter().copied())
+        .stdout(Stdio::piped())
+        .spawn()
 }
 
 fn list(directory: &Path, files: &mut Vec<(PathBuf, u64)>) {

@@ -1,6 +1,7 @@
 //! `palisade bench`: measurements that anyone can repeat; `--json` prints fixed keys.
 
 mod child;
+mod crash;
 mod ingest;
 
 use crate::Outcome;
@@ -15,6 +16,8 @@ pub(crate) struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Kill servers under load: nothing acknowledged may be lost, nothing doubled, no alert differ.
+    Crash(crash::Crash),
     /// Ingestion over HTTP on loopback: CPU per event, rate, latencies, stored bytes, memory.
     Ingest(ingest::Ingest),
 }
@@ -22,6 +25,7 @@ enum What {
 impl Bench {
     pub(crate) fn run(self) -> Outcome {
         match self.what {
+            What::Crash(crash) => crash.run(),
             What::Ingest(ingest) => ingest.run(),
         }
     }
