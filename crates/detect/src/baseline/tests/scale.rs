@@ -11,6 +11,14 @@ fn resident() -> Option<usize> {
     text.split_whitespace().nth(1)?.parse::<usize>().ok().map(|pages| pages * 4096)
 }
 
+/// Processor time of this thread, where the system tells (other work on the machine does not count);
+/// else the clock's.
+fn now(begin: Instant) -> u128 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let first = text.split_whitespace().next().and_then(|text| text.parse().ok());
+    first.unwrap_or_else(|| begin.elapsed().as_nanos())
+}
+
 fn event(draws: &mut Draws, user: u64, time: i64) -> Row {
     // Every tenth user has more addresses, places and types than a small record holds.
     let (addresses, places, types) = if user % 10 == 0 { (30, 12, 20) } else { (5, 2, 6) };
@@ -39,11 +47,12 @@ fn batches(draws: &mut Draws, rows: usize, pick: impl Fn(&mut Draws) -> u64) -> 
 fn nanoseconds(baselines: &mut Baselines, batches: &[(RecordBatch, Routing)]) -> f64 {
     let all: Vec<u32> = (0..4096).collect();
     let mut out = BaselineOutput::default();
-    let start = Instant::now();
+    let begin = Instant::now();
+    let start = now(begin);
     for (batch, routing) in batches {
         baselines.process(batch, &RowsOfSlots { routing, rows: &all }, &mut out);
     }
-    start.elapsed().as_nanos() as f64 / (batches.len() * 4096) as f64
+    (now(begin) - start) as f64 / (batches.len() * 4096) as f64
 }
 
 #[test]
@@ -114,12 +123,13 @@ fn ten_thousand_users_are_scored_fast() {
         }
     }
     let rows = batches(&mut draws, 40_000, zipf);
-    let (table, start) = (partition_table(8), Instant::now());
+    let (table, begin) = (partition_table(8), Instant::now());
+    let start = now(begin);
     let mut routing = Routing::default();
     for (batch, _) in &rows {
         routing.fill(batch, |_| 4096, &table);
     }
-    println!("routing: {:.0} ns an event", start.elapsed().as_nanos() as f64 / (rows.len() * 4096) as f64);
+    println!("routing: {:.0} ns an event", (now(begin) - start) as f64 / (rows.len() * 4096) as f64);
 }
 
 /// A flood of invented users replaces invented users, keeps the bound and is slower by little.
