@@ -122,13 +122,15 @@ fn main() {
             let (roc, prc) = areas(&curve);
             auroc += roc / seeds as f64;
             auprc += prc / seeds as f64;
-            let mut order: Vec<&Scored> = events.iter().filter(|event| event.time >= last_day).collect();
+            let mut order: Vec<&Scored> =
+                events.iter().filter(|event| event.time >= last_day).collect();
             order.sort_by_key(|event| (std::cmp::Reverse(event.score), event.time));
             let mut alerts: BTreeSet<(&str, i64)> = BTreeSet::new();
             let mut seen: BTreeSet<u32> = BTreeSet::new();
             let mut hours: BTreeMap<(&str, i64), (u32, bool, bool)> = BTreeMap::new();
             for event in &events {
-                let hour = hours.entry((event.user.as_str(), event.time / 3_600_000_000)).or_default();
+                let hour =
+                    hours.entry((event.user.as_str(), event.time / 3_600_000_000)).or_default();
                 hour.0 = hour.0.max(event.score);
                 hour.1 |= event.attack.is_some_and(|(_, kind)| behaviour(kind));
                 hour.2 |= event.attack.is_some_and(|(_, kind)| !behaviour(kind));
@@ -153,7 +155,9 @@ fn main() {
                 for ((alerts, attacks), threshold) in at_threshold.iter_mut().zip([700, 800, 900]) {
                     if event.score >= threshold {
                         *alerts += usize::from(new);
-                        *attacks += usize::from(event.attack.is_some_and(|(number, kind)| behaviour(kind) && !seen.contains(&number)));
+                        *attacks += usize::from(event.attack.is_some_and(|(number, kind)| {
+                            behaviour(kind) && !seen.contains(&number)
+                        }));
                     }
                 }
                 if let Some((number, kind)) = event.attack.filter(|(_, kind)| behaviour(*kind)) {
@@ -169,11 +173,15 @@ fn main() {
         println!("per user and hour AUROC {:.4}, AUPRC {:.4}", hourly.0, hourly.1);
         let rates = false_alarms.map(|count| count as f64 / negatives as f64);
         println!("false alarms per harmless event at 0.7, 0.8, 0.9: {rates:.6?}");
-        println!("(false alerts on the last day, attacks found) at 0.7, 0.8, 0.9, all seeds: {at_threshold:?}");
+        println!(
+            "(false alerts on the last day, attacks found) at 0.7, 0.8, 0.9, all seeds: {at_threshold:?}"
+        );
         for budget in BUDGETS {
             let text: Vec<String> = planted
                 .iter()
-                .map(|(kind, all)| format!("{} {}/{all}", kind.as_str(), found.get(&(budget, *kind)).unwrap_or(&0)))
+                .map(|(kind, all)| {
+                    format!("{} {}/{all}", kind.as_str(), found.get(&(budget, *kind)).unwrap_or(&0))
+                })
                 .collect();
             println!("{budget:>4} false alerts a day: {}", text.join(", "));
         }
@@ -183,7 +191,8 @@ fn main() {
 fn run(mode: Mode, options: SimulatorOptions) -> (Vec<Scored>, BTreeMap<u32, AttackKind>) {
     let mut simulator = Simulator::new(options);
     let mut baselines = Baselines::new(BaselineOptions { mode, ..BaselineOptions::default() });
-    let (mut text, mut routing, mut out) = (Vec::new(), Routing::default(), BaselineOutput::default());
+    let (mut text, mut routing, mut out) =
+        (Vec::new(), Routing::default(), BaselineOutput::default());
     let table = partition_table(1);
     let mut pending: Vec<(String, Scored)> = Vec::new();
     let explain = std::env::var_os("EXPLAIN").is_some();
@@ -220,7 +229,12 @@ fn run(mode: Mode, options: SimulatorOptions) -> (Vec<Scored>, BTreeMap<u32, Att
         if explain {
             for anomaly in &out.anomalies {
                 let row = &rows[anomaly.row as usize];
-                let text = format!("{} {} {}", anomaly.score, row[&Core::User], anomaly.reasons.join("; "));
+                let text = format!(
+                    "{} {} {}",
+                    anomaly.score,
+                    row[&Core::User],
+                    anomaly.reasons.join("; ")
+                );
                 reasons.push((row[&Core::EventId].clone(), text));
             }
         }
@@ -236,9 +250,11 @@ fn run(mode: Mode, options: SimulatorOptions) -> (Vec<Scored>, BTreeMap<u32, Att
             }
         }
     }
-    let mut of_record: HashMap<&str, (u32, AttackKind), foldhash::fast::FixedState> = HashMap::default();
+    let mut of_record: HashMap<&str, (u32, AttackKind), foldhash::fast::FixedState> =
+        HashMap::default();
     for label in simulator.labels() {
-        of_record.extend(label.event_ids.iter().map(|id| (id.as_str(), (label.attack, label.kind))));
+        of_record
+            .extend(label.event_ids.iter().map(|id| (id.as_str(), (label.attack, label.kind))));
     }
     for (id, text) in reasons {
         println!("{:?}: {text}", of_record.get(id.as_str()).map(|(_, kind)| kind.as_str()));

@@ -267,7 +267,6 @@ impl Server {
         ))?);
         let stop = CancellationToken::new();
         let submit: Arc<dyn Submit> = Arc::new(Arc::clone(&gateway));
-        let stop = CancellationToken::new();
         let state = ApiState {
             auth: keys.clone(),
             catalog: catalog.clone(),

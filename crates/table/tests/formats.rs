@@ -9,9 +9,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema};
 use palisade_event::Offset;
 use palisade_event::column::Text;
-use palisade_table::{
-    CompactionPolicy, EntityIndex, MemoryCommits, TableOptions, Tables, verify,
-};
+use palisade_table::{CompactionPolicy, EntityIndex, MemoryCommits, TableOptions, Tables, verify};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -74,7 +74,8 @@ impl Calibration {
         let address =
             probability(event.address, profile.address_list(), found.address, &head.address);
         let location = location_probability(profile, event, found);
-        let kind = probability(event.event_type, profile.type_list(), found.event_type, &head.event_type);
+        let kind =
+            probability(event.event_type, profile.type_list(), found.event_type, &head.event_type);
         let failure = failure_probability(profile, event);
         let odd = address.min(location).min(kind) <= TRUNCATE;
         let streak = if odd { streak_probability(head) } else { 1.0 };
@@ -86,7 +87,8 @@ impl Calibration {
             surprise(failure),
             surprise(streak),
         ];
-        let counted = surprises.iter().zip(&WEIGHTS).filter(|(part, _)| **part >= self.counted_from);
+        let counted =
+            surprises.iter().zip(&WEIGHTS).filter(|(part, _)| **part >= self.counted_from);
         let sum: f64 = counted.map(|(part, weight)| part * weight).sum();
         let level = self.tail.level(sum as f32);
         let band = band(level);
@@ -112,11 +114,7 @@ fn component(nats: f32) -> f32 {
 
 /// The score of a level −log₁₀ P.
 pub(crate) fn score(level: f32) -> f32 {
-    if level <= 3.0 {
-        (level * (0.7 / 3.0)).max(0.0)
-    } else {
-        (0.4 + 0.1 * level).min(1.0)
-    }
+    if level <= 3.0 { (level * (0.7 / 3.0)).max(0.0) } else { (0.4 + 0.1 * level).min(1.0) }
 }
 
 /// The level of a score of at least 0.7, or of a component.
@@ -150,7 +148,10 @@ fn seen_once(values: &[Value], dimension: &Dimension) -> f64 {
 }
 
 fn probability(hash: u32, values: &[Value], found: Option<usize>, dimension: &Dimension) -> f64 {
-    if hash == 0 || dimension.weight == 0 || (hash == dimension.last && dimension.stay * 2 > dimension.weight) {
+    if hash == 0
+        || dimension.weight == 0
+        || (hash == dimension.last && dimension.stay * 2 > dimension.weight)
+    {
         return 1.0;
     }
     let (unit, all) = (f64::from(UNIT), f64::from(dimension.weight));
@@ -246,7 +247,7 @@ pub(crate) fn hour_surprise(head: &Head, event: &Event) -> f32 {
     }
     let unit = f64::from(HOUR_UNIT);
     let uniform = ((f64::from(head.hours_new) + unit) / (f64::from(all) + 2.0 * unit)).min(1.0);
-    let p = (1.0 - uniform) * f64::from(rarer) / f64::from(4 * all)
-        + uniform * f64::from(hours) / 24.0;
+    let p =
+        (1.0 - uniform) * f64::from(rarer) / f64::from(4 * all) + uniform * f64::from(hours) / 24.0;
     surprise(p.clamp(1e-12, 1.0)) as f32
 }

@@ -268,7 +268,8 @@ impl Baselines {
             return handle;
         }
         let snapshots = &mut self.snapshots;
-        let victim = self.store.victim(slot, |store, handle| snapshots.before_change(store, handle));
+        let victim =
+            self.store.victim(slot, |store, handle| snapshots.before_change(store, handle));
         let instead = victim.map(|(handle, removed)| {
             self.snapshots.removed(removed);
             handle

@@ -186,8 +186,14 @@ impl<const A: usize, const L: usize, const T: usize> Record<A, L, T> {
         let head = &self.head;
         let lists = [self.addresses.first(), self.addresses.get(5), self.locations.first()];
         let types = [self.types.first(), self.types.get(5)];
-        let values = lists.into_iter().chain(types).flatten().fold(0, |sum, value| sum ^ value.hash);
-        values ^ head.events ^ head.hour_index ^ head.scored ^ head.address.last ^ head.event_type.last
+        let values =
+            lists.into_iter().chain(types).flatten().fold(0, |sum, value| sum ^ value.hash);
+        values
+            ^ head.events
+            ^ head.hour_index
+            ^ head.scored
+            ^ head.address.last
+            ^ head.event_type.last
     }
 
     pub(crate) fn profile(&mut self) -> Profile<'_> {

@@ -62,14 +62,36 @@ pub(super) fn explain(
         ));
     }
     let lists = [
-        (Core::SrcIp, "address", parts.address, profile.address_list(), found.address, head.address.count),
-        (Core::Location, "location", parts.location, profile.location_list(), found.location, head.location.count),
-        (Core::Type, "event type", parts.event_type, profile.type_list(), found.event_type, head.event_type.count),
+        (
+            Core::SrcIp,
+            "address",
+            parts.address,
+            profile.address_list(),
+            found.address,
+            head.address.count,
+        ),
+        (
+            Core::Location,
+            "location",
+            parts.location,
+            profile.location_list(),
+            found.location,
+            head.location.count,
+        ),
+        (
+            Core::Type,
+            "event type",
+            parts.event_type,
+            profile.type_list(),
+            found.event_type,
+            head.event_type.count,
+        ),
     ];
     for (core, name, part, values, found, total) in lists {
         if part >= far {
             let unusual = if found.is_some() { "unusual" } else { "new" };
-            let (text, seen, number) = (row.text(core), frequency(values, found, total), number(part));
+            let (text, seen, number) =
+                (row.text(core), frequency(values, found, total), number(part));
             reasons.push(format!("{unusual} {name}: {text} was {seen} ({number})"));
         }
     }
@@ -112,7 +134,10 @@ pub(super) fn explain(
         reasons.push(format!("together unusual: {}", parts.join(", ")));
     }
     if head.cut {
-        reasons.push("the user's history is incomplete: a bound on its size made it drop the rarest values".to_owned());
+        reasons.push(
+            "the user's history is incomplete: a bound on its size made it drop the rarest values"
+                .to_owned(),
+        );
     }
     reasons
 }

@@ -76,7 +76,8 @@ impl Routing {
         self.keys.clear();
         let tenants = column(Core::Tenant);
         let mut of_tenant = TenantSlots::default();
-        for (row, ((user, host), address)) in users.iter().zip(&*hosts).zip(&*addresses).enumerate() {
+        for (row, ((user, host), address)) in users.iter().zip(&*hosts).zip(&*addresses).enumerate()
+        {
             let tenant = tenants.and_then(|tenants| tenants.get(row)).unwrap_or_default();
             of_tenant.choose(tenant, &spread);
             let entity = [*user, *host, *address].into_iter().find(|hash| *hash != 0).unwrap_or(0);
@@ -87,9 +88,7 @@ impl Routing {
         let partition = |slot: &u16| table.get(usize::from(*slot)).copied().unwrap_or(0);
         self.partitions.extend(self.slots.iter().map(partition));
         let plain = |text: &str| xxh3_64(text.as_bytes()).max(1);
-        for (core, list) in
-            [(Core::Location, &mut self.locations), (Core::Type, &mut self.types)]
-        {
+        for (core, list) in [(Core::Location, &mut self.locations), (Core::Type, &mut self.types)] {
             hashes(column(core), rows, users, plain);
             list.clear();
             list.extend(users.iter().map(short));

@@ -62,10 +62,14 @@ pub enum BaselineError {
     #[error("the snapshot of the baselines is damaged ({0}): restore an older checkpoint")]
     Damaged(&'static str),
     /// Another release wrote it.
-    #[error("the snapshot of the baselines has format {0}, this release reads 1: start the release that wrote it")]
+    #[error(
+        "the snapshot of the baselines has format {0}, this release reads 1: start the release that wrote it"
+    )]
     Version(u16),
     /// It does not continue the one loaded before it.
-    #[error("the snapshot of the baselines has sequence {found}, {expected} was expected: load a full one and those after it, in order")]
+    #[error(
+        "the snapshot of the baselines has sequence {found}, {expected} was expected: load a full one and those after it, in order"
+    )]
     Sequence {
         /// What follows the last one loaded.
         expected: u64,
@@ -73,10 +77,14 @@ pub enum BaselineError {
         found: u64,
     },
     /// It was written under another half-life.
-    #[error("the snapshot of the baselines was written with a half-life of {0} µs: set it back, or start the baselines anew")]
+    #[error(
+        "the snapshot of the baselines was written with a half-life of {0} µs: set it back, or start the baselines anew"
+    )]
     HalfLife(u64),
     /// It has more users in a slot than the options allow.
-    #[error("slot {0} of the snapshot of the baselines has more users than max_users_per_slot: raise it")]
+    #[error(
+        "slot {0} of the snapshot of the baselines has more users than max_users_per_slot: raise it"
+    )]
     TooManyUsers(u16),
 }
 
@@ -485,13 +493,9 @@ fn write_user(profile: &Profile<'_>, out: &mut Vec<u8>) {
     list(&head.address, profile.address_list(), profile.places, out);
     list(&head.location, profile.location_list(), &[], out);
     list(&head.event_type, profile.type_list(), &[], out);
-    for number in [
-        head.location_seconds,
-        head.moved,
-        head.moved_far,
-        head.moved_quickly,
-        head.outcome_weight,
-    ] {
+    for number in
+        [head.location_seconds, head.moved, head.moved_far, head.moved_quickly, head.outcome_weight]
+    {
         varint(number.into(), out);
     }
     head.failing.iter().for_each(|number| varint(u64::from(*number), out));

@@ -1,8 +1,8 @@
 //! `palisade dlq list|show|retry|drop`.
 
+use crate::Outcome;
 use crate::client::Client;
 use crate::config::Config;
-use crate::Outcome;
 use clap::{Args, Subcommand};
 use std::io::Read;
 use std::process::ExitCode;
@@ -60,7 +60,9 @@ impl Dlq {
                 show_list(&text)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Verb::Show { id } => Box::new(client.get(&format!("{base}/{}", checked(id)?))?) as Box<dyn Read>,
+            Verb::Show { id } => {
+                Box::new(client.get(&format!("{base}/{}", checked(id)?))?) as Box<dyn Read>
+            }
             Verb::Retry { id } => {
                 Box::new(client.post(&format!("{base}/{}/retry", checked(id)?), &[], b"")?)
             }

@@ -161,7 +161,9 @@ impl Planner<'_> {
         let minute = (time / MINUTE) as i32;
         let worked = |person: &Person| -> f32 {
             let before = person.stays.iter().filter(|stay| stay.to > self.last_day);
-            before.map(|stay| (stay.to.min(minute) - stay.from.min(minute)) as f32 * stay.rate).sum()
+            before
+                .map(|stay| (stay.to.min(minute) - stay.from.min(minute)) as f32 * stay.rate)
+                .sum()
         };
         let candidates: Vec<u32> = (0..)
             .zip(self.people)
@@ -196,14 +198,24 @@ impl Planner<'_> {
             let ok = gets_in && number + 1 == tries;
             let act = if ssh { Act::Ssh { ok, unknown: false } } else { Act::Login { ok } };
             let city = if ssh { NOWHERE } else { city };
-            self.steps.push(Step { time: at, attack, who: Who::Person(victim), address, city, agent: 10, host, act });
+            self.steps.push(Step {
+                time: at,
+                attack,
+                who: Who::Person(victim),
+                address,
+                city,
+                agent: 10,
+                host,
+                act,
+            });
             at += self.random.between(pace / 2, pace * 3 / 2);
         }
     }
 
     fn spraying(&mut self) {
         let time = self.time(13, 20);
-        let addresses: Vec<u32> = (0..self.random.between(1, 4)).map(|_| self.random.address()).collect();
+        let addresses: Vec<u32> =
+            (0..self.random.between(1, 4)).map(|_| self.random.address()).collect();
         let city = 8 + self.random.below(32) as u16;
         let first = addresses.first().copied().unwrap_or(0);
         let attack = self.begin(AttackKind::PasswordSpraying, Who::Nobody, first);
@@ -212,7 +224,16 @@ impl Planner<'_> {
             let victim = self.random.below(self.people.len() as u64) as u32;
             let address = self.random.pick(&addresses).copied().unwrap_or(first);
             let act = Act::Login { ok: false };
-            self.steps.push(Step { time: at, attack, who: Who::Person(victim), address, city, agent: 0, host: 3, act });
+            self.steps.push(Step {
+                time: at,
+                attack,
+                who: Who::Person(victim),
+                address,
+                city,
+                agent: 0,
+                host: 3,
+                act,
+            });
             at += self.random.between(15_000_000, 60_000_000);
         }
     }
@@ -237,7 +258,16 @@ impl Planner<'_> {
                 6..9 => Act::Audit { kind: self.random.below(4) as u8, ok: true },
                 _ => Act::Login { ok: true },
             };
-            self.steps.push(Step { time: at, attack, who: Who::Person(victim), address, city, agent, host, act });
+            self.steps.push(Step {
+                time: at,
+                attack,
+                who: Who::Person(victim),
+                address,
+                city,
+                agent,
+                host,
+                act,
+            });
             at += self.random.between(20_000_000, 120_000_000);
         }
     }
@@ -250,7 +280,8 @@ impl Planner<'_> {
             person.stay_at(minute).is_none() && person.stay_at(minute + 40).is_none()
         };
         let Some(victim) = self.victim(time, gone) else { return };
-        let (host, office) = self.person(victim).map_or((0, 0), |person| (person.host, person.office));
+        let (host, office) =
+            self.person(victim).map_or((0, 0), |person| (person.host, person.office));
         let address = self.random.address();
         let attack = self.begin(AttackKind::NewDeviceTakeover, Who::Person(victim), address);
         let abroad = self.random.chance(0.5);
@@ -272,7 +303,16 @@ impl Planner<'_> {
                 },
                 _ => Act::Audit { kind: self.random.below(3) as u8, ok: true },
             };
-            self.steps.push(Step { time: at, attack, who: Who::Person(victim), address, city, agent, host, act });
+            self.steps.push(Step {
+                time: at,
+                attack,
+                who: Who::Person(victim),
+                address,
+                city,
+                agent,
+                host,
+                act,
+            });
             at += self.random.between(4_000_000, 50_000_000);
         }
     }
@@ -294,11 +334,24 @@ impl Planner<'_> {
         let mut at = time;
         for _ in 0..self.random.between(20, 50) {
             let act = match self.random.below(10) {
-                0..5 => Act::Audit { kind: 6 + self.random.below(4) as u8, ok: self.random.chance(0.7) },
-                5..8 => Act::File { number: self.random.below(6) as u32, write: false, sensitive: true },
+                0..5 => {
+                    Act::Audit { kind: 6 + self.random.below(4) as u8, ok: self.random.chance(0.7) }
+                }
+                5..8 => {
+                    Act::File { number: self.random.below(6) as u32, write: false, sensitive: true }
+                }
                 _ => Act::Process { number: 14 },
             };
-            self.steps.push(Step { time: at, attack, who: Who::Person(victim), address, city, agent, host, act });
+            self.steps.push(Step {
+                time: at,
+                attack,
+                who: Who::Person(victim),
+                address,
+                city,
+                agent,
+                host,
+                act,
+            });
             at += self.random.between(5_000_000, 60_000_000);
         }
     }
@@ -306,7 +359,9 @@ impl Planner<'_> {
     fn exfiltration(&mut self) {
         let time = self.time(13, 17);
         let minute = (time / MINUTE) as i32;
-        let Some(victim) = self.victim(time, |person| person.stay_at(minute).is_some()) else { return };
+        let Some(victim) = self.victim(time, |person| person.stay_at(minute).is_some()) else {
+            return;
+        };
         let Some(person) = self.person(victim) else { return };
         let Some(stay) = person.stay_at(minute).copied() else { return };
         let (host, agent) = (person.host, person.agents.first().copied().unwrap_or(0));
@@ -316,7 +371,16 @@ impl Planner<'_> {
         for _ in 0..self.random.between(50, 90) {
             let bytes = self.random.between(5_000_000, 40_000_000) as u64;
             let act = Act::Connection { to, port: 443, bytes };
-            self.steps.push(Step { time: at, attack, who: Who::Person(victim), address: stay.address, city: stay.city, agent, host, act });
+            self.steps.push(Step {
+                time: at,
+                attack,
+                who: Who::Person(victim),
+                address: stay.address,
+                city: stay.city,
+                agent,
+                host,
+                act,
+            });
             at += self.random.between(180_000_000, 480_000_000);
         }
     }
@@ -330,7 +394,16 @@ impl Planner<'_> {
         let mut at = time;
         for _ in 0..self.random.between(240, 420) {
             let act = Act::Connection { to, port: 443, bytes: bytes + self.random.below(20) };
-            self.steps.push(Step { time: at, attack, who: Who::Nobody, address, city: NOWHERE, agent: 0, host, act });
+            self.steps.push(Step {
+                time: at,
+                attack,
+                who: Who::Nobody,
+                address,
+                city: NOWHERE,
+                agent: 0,
+                host,
+                act,
+            });
             at += self.random.between(58_500_000, 61_500_000);
         }
     }
@@ -346,7 +419,16 @@ impl Planner<'_> {
             let status = if self.random.chance(0.7) { 403 } else { 200 };
             let host = self.random.below(8) as u32;
             let act = Act::Probe { url, status };
-            self.steps.push(Step { time: at, attack, who: Who::Nobody, address, city: NOWHERE, agent, host, act });
+            self.steps.push(Step {
+                time: at,
+                attack,
+                who: Who::Nobody,
+                address,
+                city: NOWHERE,
+                agent,
+                host,
+                act,
+            });
             at += self.random.between(500_000, 9_000_000);
         }
     }

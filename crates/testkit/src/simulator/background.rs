@@ -21,16 +21,86 @@ const FRANKFURT: &str = "DE-HE-Frankfurt";
 const ASHBURN: &str = "US-VA-Ashburn";
 
 const SERVICES: [Service; 10] = [
-    Service { name: "svc-monitor", weight: 3.0, addresses: 180, city: FRANKFURT, failing: 0.02, shares: [30, 0, 0, 70] },
-    Service { name: "svc-k8s", weight: 2.5, addresses: 0, city: ASHBURN, failing: 0.01, shares: [10, 0, 40, 50] },
-    Service { name: "svc-ci", weight: 2.0, addresses: 400, city: ASHBURN, failing: 0.01, shares: [5, 40, 40, 15] },
-    Service { name: "svc-backup", weight: 1.5, addresses: 6, city: FRANKFURT, failing: 0.0, shares: [1, 89, 0, 10] },
-    Service { name: "svc-mailgw", weight: 1.5, addresses: 3, city: FRANKFURT, failing: 0.05, shares: [20, 0, 0, 80] },
-    Service { name: "svc-ldap", weight: 1.2, addresses: 90, city: FRANKFURT, failing: 0.08, shares: [100, 0, 0, 0] },
-    Service { name: "svc-crm", weight: 0.8, addresses: 25, city: ASHBURN, failing: 0.01, shares: [10, 10, 0, 80] },
-    Service { name: "svc-print", weight: 0.6, addresses: 60, city: FRANKFURT, failing: 0.03, shares: [20, 80, 0, 0] },
-    Service { name: "svc-deploy", weight: 0.5, addresses: 4, city: FRANKFURT, failing: 0.01, shares: [5, 25, 40, 10] },
-    Service { name: "svc-report", weight: 0.4, addresses: 1, city: FRANKFURT, failing: 0.0, shares: [5, 50, 25, 20] },
+    Service {
+        name: "svc-monitor",
+        weight: 3.0,
+        addresses: 180,
+        city: FRANKFURT,
+        failing: 0.02,
+        shares: [30, 0, 0, 70],
+    },
+    Service {
+        name: "svc-k8s",
+        weight: 2.5,
+        addresses: 0,
+        city: ASHBURN,
+        failing: 0.01,
+        shares: [10, 0, 40, 50],
+    },
+    Service {
+        name: "svc-ci",
+        weight: 2.0,
+        addresses: 400,
+        city: ASHBURN,
+        failing: 0.01,
+        shares: [5, 40, 40, 15],
+    },
+    Service {
+        name: "svc-backup",
+        weight: 1.5,
+        addresses: 6,
+        city: FRANKFURT,
+        failing: 0.0,
+        shares: [1, 89, 0, 10],
+    },
+    Service {
+        name: "svc-mailgw",
+        weight: 1.5,
+        addresses: 3,
+        city: FRANKFURT,
+        failing: 0.05,
+        shares: [20, 0, 0, 80],
+    },
+    Service {
+        name: "svc-ldap",
+        weight: 1.2,
+        addresses: 90,
+        city: FRANKFURT,
+        failing: 0.08,
+        shares: [100, 0, 0, 0],
+    },
+    Service {
+        name: "svc-crm",
+        weight: 0.8,
+        addresses: 25,
+        city: ASHBURN,
+        failing: 0.01,
+        shares: [10, 10, 0, 80],
+    },
+    Service {
+        name: "svc-print",
+        weight: 0.6,
+        addresses: 60,
+        city: FRANKFURT,
+        failing: 0.03,
+        shares: [20, 80, 0, 0],
+    },
+    Service {
+        name: "svc-deploy",
+        weight: 0.5,
+        addresses: 4,
+        city: FRANKFURT,
+        failing: 0.01,
+        shares: [5, 25, 40, 10],
+    },
+    Service {
+        name: "svc-report",
+        weight: 0.4,
+        addresses: 1,
+        city: FRANKFURT,
+        failing: 0.0,
+        shares: [5, 50, 25, 20],
+    },
 ];
 
 /// Names that scanners try.
@@ -38,9 +108,16 @@ const GUESSES: [&str; 10] =
     ["root", "admin", "test", "ubuntu", "oracle", "postgres", "git", "pi", "guest", "user"];
 /// Pages that scanners ask for; looking is all they do.
 const SCANNED: [(&str, u16); 10] = [
-    ("/.env", 404), ("/wp-login.php", 404), ("/phpmyadmin/index.php", 404), ("/robots.txt", 200),
-    ("/actuator/health", 404), ("/.git/config", 404), ("/admin/", 403), ("/favicon.ico", 200),
-    ("/xmlrpc.php", 404), ("/server-status", 403),
+    ("/.env", 404),
+    ("/wp-login.php", 404),
+    ("/phpmyadmin/index.php", 404),
+    ("/robots.txt", 200),
+    ("/actuator/health", 404),
+    ("/.git/config", 404),
+    ("/admin/", 403),
+    ("/favicon.ico", 200),
+    ("/xmlrpc.php", 404),
+    ("/server-status", 403),
 ];
 
 /// Minutes of the day at which deployments begin; they take ten minutes.
@@ -92,7 +169,10 @@ pub(super) fn person_act(random: &mut Random, person: &Person, stay: &Stay) -> A
         4 => Act::Dns { number: random.skewed(9000, 2) as u32 },
         5 => Act::Audit { kind: random.skewed(4, 2) as u8, ok: !random.chance(0.01) },
         6 => web(random),
-        7 => Act::Logon { ok: !random.chance(person.failing), kind: if stay.city < 3 { 2 } else { 10 } },
+        7 => Act::Logon {
+            ok: !random.chance(person.failing),
+            kind: if stay.city < 3 { 2 } else { 10 },
+        },
         8 => Act::Ssh { ok: !random.chance(person.failing / 2.0), unknown: false },
         _ => Act::Audit { kind: 6 + random.below(4) as u8, ok: true },
     }
@@ -106,7 +186,11 @@ pub(super) fn web(random: &mut Random) -> Act {
         98 => 404,
         _ => 500,
     };
-    Act::Web { page: random.skewed(20_000, 2) as u32, status, bytes: 300 + random.skewed(90_000, 3) as u32 }
+    Act::Web {
+        page: random.skewed(20_000, 2) as u32,
+        status,
+        bytes: 300 + random.skewed(90_000, 3) as u32,
+    }
 }
 
 /// Everything in the background but people at work: a kind is drawn by weight.
@@ -161,9 +245,17 @@ pub(super) fn machine_act(
             let ok = !random.chance(service.failing);
             let act = match choose(random, &service.shares.map(|share| share.max(0))) {
                 0 => Act::Login { ok },
-                1 => Act::File { number: random.skewed(30_000, 2) as u32, write: random.chance(0.5), sensitive: false },
+                1 => Act::File {
+                    number: random.skewed(30_000, 2) as u32,
+                    write: random.chance(0.5),
+                    sensitive: false,
+                },
                 2 => Act::Process { number: 6 + random.below(8) as u32 },
-                _ => Act::Connection { to: 0x0a05_0000 | (random.below(200) as u32 + 10), port: 443, bytes: 200 + random.skewed(9_000_000, 5) },
+                _ => Act::Connection {
+                    to: 0x0a05_0000 | (random.below(200) as u32 + 10),
+                    port: 443,
+                    bytes: 200 + random.skewed(9_000_000, 5),
+                },
             };
             (actor, act)
         }
@@ -171,7 +263,11 @@ pub(super) fn machine_act(
             let act = if random.chance(0.6) {
                 Act::Dns { number: random.skewed(9000, 2) as u32 }
             } else {
-                Act::Connection { to: random.address(), port: 443, bytes: 200 + random.skewed(900_000, 4) }
+                Act::Connection {
+                    to: random.address(),
+                    port: 443,
+                    bytes: 200 + random.skewed(900_000, 4),
+                }
             };
             (nobody, act)
         }
@@ -185,7 +281,8 @@ pub(super) fn machine_act(
             // Some dozens a day, each at work for hours.
             let scanner = (minute as u32 / 240) * 7 + random.below(25) as u32;
             let address = 0xc612_0000 | (scanner.wrapping_mul(91_193).wrapping_add(977) & 0x1_ffff);
-            let actor = Actor { user: "", address, city: "", agent: 10 + (scanner % 3) as u16, host };
+            let actor =
+                Actor { user: "", address, city: "", agent: 10 + (scanner % 3) as u16, host };
             if scanner % 2 == 0 {
                 let (url, status) = random.pick(&SCANNED).copied().unwrap_or_default();
                 (actor, Act::Probe { url, status })
@@ -200,7 +297,13 @@ pub(super) fn machine_act(
 /// The actor of somebody at work.
 pub(super) fn actor<'a>(person: &'a Person, stay: &Stay) -> Actor<'a> {
     let agent = person.agents.get(usize::from(stay.device)).copied().unwrap_or(0);
-    Actor { user: &person.name, address: stay.address, city: city(stay.city), agent, host: person.host }
+    Actor {
+        user: &person.name,
+        address: stay.address,
+        city: city(stay.city),
+        agent,
+        host: person.host,
+    }
 }
 
 /// Whether somebody is fit to be a victim whose attack must stand out from their history.

@@ -4,14 +4,46 @@ use super::random::Random;
 
 /// Cities as StreamGuard writes locations. The first three have offices.
 pub(super) const CITIES: [&str; 40] = [
-    "DE-BE-Berlin", "US-NY-New York", "SG-SG-Singapore", "DE-BB-Potsdam", "DE-HE-Frankfurt",
-    "US-NJ-Newark", "US-VA-Ashburn", "MY-JH-Johor Bahru", "DE-HH-Hamburg", "DE-BY-Munich",
-    "FR-IF-Paris", "GB-LN-London", "US-CA-San Francisco", "US-IL-Chicago", "US-TX-Austin",
-    "JP-TK-Tokyo", "AU-NS-Sydney", "IN-KA-Bengaluru", "ES-MD-Madrid", "IT-LM-Milan",
-    "NL-NH-Amsterdam", "SE-AB-Stockholm", "PL-MZ-Warsaw", "CZ-PR-Prague", "AT-WI-Vienna",
-    "CH-ZH-Zurich", "CA-ON-Toronto", "BR-SP-Sao Paulo", "AE-DU-Dubai", "TH-BK-Bangkok",
-    "ID-JK-Jakarta", "PH-MN-Manila", "VN-HN-Hanoi", "NG-LA-Lagos", "RO-BU-Bucharest",
-    "UA-KV-Kyiv", "RU-MO-Moscow", "CN-GD-Shenzhen", "ZA-GP-Johannesburg", "MX-MX-Mexico City",
+    "DE-BE-Berlin",
+    "US-NY-New York",
+    "SG-SG-Singapore",
+    "DE-BB-Potsdam",
+    "DE-HE-Frankfurt",
+    "US-NJ-Newark",
+    "US-VA-Ashburn",
+    "MY-JH-Johor Bahru",
+    "DE-HH-Hamburg",
+    "DE-BY-Munich",
+    "FR-IF-Paris",
+    "GB-LN-London",
+    "US-CA-San Francisco",
+    "US-IL-Chicago",
+    "US-TX-Austin",
+    "JP-TK-Tokyo",
+    "AU-NS-Sydney",
+    "IN-KA-Bengaluru",
+    "ES-MD-Madrid",
+    "IT-LM-Milan",
+    "NL-NH-Amsterdam",
+    "SE-AB-Stockholm",
+    "PL-MZ-Warsaw",
+    "CZ-PR-Prague",
+    "AT-WI-Vienna",
+    "CH-ZH-Zurich",
+    "CA-ON-Toronto",
+    "BR-SP-Sao Paulo",
+    "AE-DU-Dubai",
+    "TH-BK-Bangkok",
+    "ID-JK-Jakarta",
+    "PH-MN-Manila",
+    "VN-HN-Hanoi",
+    "NG-LA-Lagos",
+    "RO-BU-Bucharest",
+    "UA-KV-Kyiv",
+    "RU-MO-Moscow",
+    "CN-GD-Shenzhen",
+    "ZA-GP-Johannesburg",
+    "MX-MX-Mexico City",
 ];
 
 /// City of the office, of the suburb, of the way out of its VPN; hours east of UTC.
@@ -127,7 +159,11 @@ fn person(seed: u64, number: u32, hosts: u32, days: u32) -> Person {
         55..85 => 1,
         _ => 2,
     };
-    let failing = if habit == Habit::Forgetful { 0.15 + 0.2 * random.unit() } else { 0.01 + 0.03 * random.unit() };
+    let failing = if habit == Habit::Forgetful {
+        0.15 + 0.2 * random.unit()
+    } else {
+        0.01 + 0.03 * random.unit()
+    };
     let mut person = Person {
         name,
         role,
@@ -148,7 +184,8 @@ fn plan(person: &mut Person, number: u32, random: &mut Random, days: u32) {
     let desk = 0x0a00_0000 | ((person.office as u32 + 1) << 16) | (number % 60_000 + 10);
     let mut home = random.address();
     let home_city = if random.chance(0.6) { office } else { suburb };
-    let begins = if person.habit == Habit::Shift { 21 * 60 } else { 7 * 60 + random.between(30, 150) };
+    let begins =
+        if person.habit == Habit::Shift { 21 * 60 } else { 7 * 60 + random.between(30, 150) };
     let works = random.between(7 * 60, 9 * 60);
     let pace = (0.5 + 1.2 * random.unit()) as f32;
     let last_day = i64::from(days);
@@ -166,13 +203,22 @@ fn plan(person: &mut Person, number: u32, random: &mut Random, days: u32) {
             Habit::Traveller => 0.45,
             _ => 0.01,
         };
-        let mut stay = |from: i64, to: i64, rate: f32, address: u32, city: u16, device: u8, inside: bool| {
-            let (from, to) = (from.max(0), to.min(last_day * 1440));
-            if from < to {
-                let rate = rate * pace;
-                person.stays.push(Stay { from: from as i32, to: to as i32, rate, address, city, device, inside });
-            }
-        };
+        let mut stay =
+            |from: i64, to: i64, rate: f32, address: u32, city: u16, device: u8, inside: bool| {
+                let (from, to) = (from.max(0), to.min(last_day * 1440));
+                if from < to {
+                    let rate = rate * pace;
+                    person.stays.push(Stay {
+                        from: from as i32,
+                        to: to as i32,
+                        rate,
+                        address,
+                        city,
+                        device,
+                        inside,
+                    });
+                }
+            };
         let phone = random.address();
         if random.chance(away) {
             // A day elsewhere: a hotel, then a customer, on the VPN in between.
@@ -184,7 +230,9 @@ fn plan(person: &mut Person, number: u32, random: &mut Random, days: u32) {
             stay(end, end + 100, 0.4, hotel, city, 0, false);
         } else if random.chance(0.3) {
             // At home: first without, then on the VPN, whose addresses are lent out anew each time.
-            let lease = |random: &mut Random| 0x0a63_0000 | ((person.office as u32) << 12) | random.below(900) as u32;
+            let lease = |random: &mut Random| {
+                0x0a63_0000 | ((person.office as u32) << 12) | random.below(900) as u32
+            };
             stay(begin - 10, begin, 0.5, home, home_city, 0, false);
             let first = lease(random);
             stay(begin, lunch, 0.9, first, tunnel, 0, true);

@@ -1,7 +1,7 @@
 //! What was detected against what was planted.
 
-use super::attacks::AttackKind;
 use super::Planted;
+use super::attacks::AttackKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -99,7 +99,11 @@ fn attacks_of(
     by_id: &BTreeMap<&str, usize>,
 ) -> BTreeSet<usize> {
     if !detection.event_ids.is_empty() {
-        return detection.event_ids.iter().filter_map(|id| by_id.get(id.as_str()).copied()).collect();
+        return detection
+            .event_ids
+            .iter()
+            .filter_map(|id| by_id.get(id.as_str()).copied())
+            .collect();
     }
     let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
     let belongs = |label: &Planted| {
@@ -111,11 +115,23 @@ fn attacks_of(
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<20} {:>8} {:>6} {:>11} {:>13}", "attack", "planted", "found", "detections", "median delay")?;
+        writeln!(
+            f,
+            "{:<20} {:>8} {:>6} {:>11} {:>13}",
+            "attack", "planted", "found", "detections", "median delay"
+        )?;
         for (kind, figures) in &self.kinds {
             let KindReport { planted, found, detections, median_delay } = figures;
-            let delay = if *found == 0 { "-".to_owned() } else { format!("{} s", median_delay / 1_000_000) };
-            writeln!(f, "{:<20} {planted:>8} {found:>6} {detections:>11} {delay:>13}", kind.as_str())?;
+            let delay = if *found == 0 {
+                "-".to_owned()
+            } else {
+                format!("{} s", median_delay / 1_000_000)
+            };
+            writeln!(
+                f,
+                "{:<20} {planted:>8} {found:>6} {detections:>11} {delay:>13}",
+                kind.as_str()
+            )?;
         }
         write!(
             f,

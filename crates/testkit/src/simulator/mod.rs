@@ -261,7 +261,9 @@ impl Simulator {
         let Some(&step) = self.steps.get(self.next_step) else { return };
         self.next_step += 1;
         let user = match step.who {
-            Who::Person(person) => self.people.get(person as usize).map_or("", |person| &person.name),
+            Who::Person(person) => {
+                self.people.get(person as usize).map_or("", |person| &person.name)
+            }
             Who::Nobody => "",
         };
         let city = if step.city == u16::MAX { "" } else { city(step.city) };
@@ -296,7 +298,9 @@ fn labels(people: &[Person], steps: &[Step], sketches: &[Sketch], start: i64) ->
             attack,
             kind: sketch.kind,
             user: match sketch.who {
-                Who::Person(person) => people.get(person as usize).map(|person| person.name.clone()),
+                Who::Person(person) => {
+                    people.get(person as usize).map(|person| person.name.clone())
+                }
                 Who::Nobody => None,
             },
             src_ip: (sketch.address != 0).then(|| address_text(sketch.address)),

@@ -47,8 +47,16 @@ pub(super) enum Act {
 
 /// Audit events of applications. The last four are for administrators.
 pub(super) const AUDITS: [&str; 10] = [
-    "mail_send", "document_share", "report_export", "ticket_update", "mailbox_rule", "mfa_change",
-    "role_change", "group_add", "account_create", "policy_change",
+    "mail_send",
+    "document_share",
+    "report_export",
+    "ticket_update",
+    "mailbox_rule",
+    "mfa_change",
+    "role_change",
+    "group_add",
+    "account_create",
+    "policy_change",
 ];
 
 pub(super) const AGENTS: [&str; 14] = [
@@ -69,26 +77,76 @@ pub(super) const AGENTS: [&str; 14] = [
 ];
 
 const FOLDERS: [&str; 12] = [
-    "finance", "hr", "projects", "sales", "legal", "marketing", "shared", "templates", "reports",
-    "contracts", "support", "archive",
+    "finance",
+    "hr",
+    "projects",
+    "sales",
+    "legal",
+    "marketing",
+    "shared",
+    "templates",
+    "reports",
+    "contracts",
+    "support",
+    "archive",
 ];
 const SENSITIVE: [&str; 6] = [
-    "/etc/shadow", "/srv/hr/salaries-2024.xlsx", "/var/backups/domain-controller.vhd",
-    "/srv/finance/bank-access.kdbx", "/srv/legal/merger-draft.docx", "C:\\Windows\\NTDS\\ntds.dit",
+    "/etc/shadow",
+    "/srv/hr/salaries-2024.xlsx",
+    "/var/backups/domain-controller.vhd",
+    "/srv/finance/bank-access.kdbx",
+    "/srv/legal/merger-draft.docx",
+    "C:\\Windows\\NTDS\\ntds.dit",
 ];
 const PROGRAMS: [&str; 16] = [
-    "chrome.exe", "outlook.exe", "excel.exe", "winword.exe", "teams.exe", "code.exe", "git",
-    "cargo", "python3", "node", "bash", "ssh", "docker", "java", "powershell.exe", "explorer.exe",
+    "chrome.exe",
+    "outlook.exe",
+    "excel.exe",
+    "winword.exe",
+    "teams.exe",
+    "code.exe",
+    "git",
+    "cargo",
+    "python3",
+    "node",
+    "bash",
+    "ssh",
+    "docker",
+    "java",
+    "powershell.exe",
+    "explorer.exe",
 ];
 const NAMES: [&str; 16] = [
-    "www.example.com", "mail.corp.example", "git.corp.example", "wiki.corp.example",
-    "cdn.example.net", "api.example.org", "updates.example.com", "time.example.net",
-    "files.corp.example", "chat.corp.example", "crm.corp.example", "ads.example.net",
-    "maps.example.org", "news.example.com", "video.example.net", "pkg.example.org",
+    "www.example.com",
+    "mail.corp.example",
+    "git.corp.example",
+    "wiki.corp.example",
+    "cdn.example.net",
+    "api.example.org",
+    "updates.example.com",
+    "time.example.net",
+    "files.corp.example",
+    "chat.corp.example",
+    "crm.corp.example",
+    "ads.example.net",
+    "maps.example.org",
+    "news.example.com",
+    "video.example.net",
+    "pkg.example.org",
 ];
 const PAGES: [&str; 12] = [
-    "/", "/login", "/products?page=", "/products/", "/cart", "/api/v2/orders/", "/api/v2/users/me",
-    "/static/app.", "/img/", "/search?q=office+chair+", "/blog/2024/03/", "/help/article?id=",
+    "/",
+    "/login",
+    "/products?page=",
+    "/products/",
+    "/cart",
+    "/api/v2/orders/",
+    "/api/v2/users/me",
+    "/static/app.",
+    "/img/",
+    "/search?q=office+chair+",
+    "/blog/2024/03/",
+    "/help/article?id=",
 ];
 
 /// Writes records, each as one line of JSON.
@@ -218,7 +276,9 @@ impl Line<'_> {
             Act::File { .. } => ("file_access", true),
             Act::Process { .. } => ("process_execution", true),
             Act::Connection { .. } => ("network_connection", true),
-            Act::Audit { kind, ok } => (AUDITS.get(usize::from(kind)).copied().unwrap_or("audit"), ok),
+            Act::Audit { kind, ok } => {
+                (AUDITS.get(usize::from(kind)).copied().unwrap_or("audit"), ok)
+            }
             _ => ("dns_query", true),
         };
         self.text(",\"event_type\":\"");
@@ -261,16 +321,24 @@ impl Line<'_> {
                     self.escaped(path.unwrap_or_default());
                 } else {
                     self.text("/srv/");
-                    self.text(FOLDERS.get(number as usize % FOLDERS.len()).copied().unwrap_or_default());
+                    self.text(
+                        FOLDERS.get(number as usize % FOLDERS.len()).copied().unwrap_or_default(),
+                    );
                     self.text("/document-");
                     self.number(number);
                     self.text(".docx");
                 }
-                self.text(if write { "\",\"operation\":\"write\"," } else { "\",\"operation\":\"read\"," });
+                self.text(if write {
+                    "\",\"operation\":\"write\","
+                } else {
+                    "\",\"operation\":\"read\","
+                });
             }
             Act::Process { number } => {
                 self.text("\"process_name\":\"");
-                self.text(PROGRAMS.get(number as usize % PROGRAMS.len()).copied().unwrap_or_default());
+                self.text(
+                    PROGRAMS.get(number as usize % PROGRAMS.len()).copied().unwrap_or_default(),
+                );
                 self.text("\",\"pid\":");
                 self.number(1000 + number % 30_000);
                 self.text(",");
@@ -358,7 +426,15 @@ impl Line<'_> {
         self.text("\"");
     }
 
-    fn ssh(&mut self, stamp: &str, milli: u16, actor: &Actor<'_>, ok: bool, unknown: bool, time: i64) {
+    fn ssh(
+        &mut self,
+        stamp: &str,
+        milli: u16,
+        actor: &Actor<'_>,
+        ok: bool,
+        unknown: bool,
+        time: i64,
+    ) {
         self.text(",\"@timestamp\":\"");
         self.milli(stamp, milli);
         self.text(",\"host\":{\"name\":\"");
@@ -371,7 +447,11 @@ impl Line<'_> {
         self.text(actor.user);
         self.text("\"},\"source\":{\"ip\":\"");
         self.address(actor.address);
-        self.text(if ok { "\"},\"message\":\"Accepted publickey for " } else { "\"},\"message\":\"Failed password for " });
+        self.text(if ok {
+            "\"},\"message\":\"Accepted publickey for "
+        } else {
+            "\"},\"message\":\"Failed password for "
+        });
         self.text(if unknown { "invalid user " } else { "" });
         self.text(actor.user);
         self.text(" from ");

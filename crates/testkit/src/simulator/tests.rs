@@ -30,7 +30,10 @@ fn time_of(record: &Value) -> i64 {
 }
 
 fn user_of(record: &Value) -> Option<&str> {
-    record["user"].as_str().or(record["user"]["name"].as_str()).or(record["TargetUserName"].as_str())
+    record["user"]
+        .as_str()
+        .or(record["user"]["name"].as_str())
+        .or(record["TargetUserName"].as_str())
 }
 
 #[test]
@@ -55,7 +58,9 @@ fn records_are_json_in_order_of_time_and_as_many_as_asked_for() {
         assert!(time >= before, "{line}");
         before = time;
         assert!(ids.insert(record["event_id"].as_str().unwrap().to_owned()), "{line}");
-        let shape = ["timestamp", "time", "TimeCreated", "@timestamp"].into_iter().find(|name| !record[*name].is_null());
+        let shape = ["timestamp", "time", "TimeCreated", "@timestamp"]
+            .into_iter()
+            .find(|name| !record[*name].is_null());
         *shapes.entry(shape.unwrap()).or_insert(0) += 1;
         let lower = line.to_lowercase();
         for word in ["attack\"", "label", "planted", "brute", "malicious"] {
@@ -93,7 +98,9 @@ fn labels_name_the_attacks_records() {
         if let Some(user) = &label.user {
             let earlier = records
                 .values()
-                .filter(|record| user_of(record) == Some(user) && time_of(record) * 1000 < label.start)
+                .filter(|record| {
+                    user_of(record) == Some(user) && time_of(record) * 1000 < label.start
+                })
                 .count();
             assert!(earlier >= 60, "{user} had {earlier} records before");
         }
@@ -133,7 +140,11 @@ fn detections_are_joined_with_labels() {
         by_ids(5_000_000, &["x", "b"]),
         by_ids(9_000_000, &["a"]),
         by_ids(0, &["x"]),
-        Detection { time: 11 * MINUTE, src_ip: Some("198.18.0.1".to_owned()), ..Detection::default() },
+        Detection {
+            time: 11 * MINUTE,
+            src_ip: Some("198.18.0.1".to_owned()),
+            ..Detection::default()
+        },
         Detection { time: 50 * MINUTE, user: Some("eva".to_owned()), ..Detection::default() },
     ];
     let report = evaluate(&labels, &detections);
@@ -151,12 +162,18 @@ fn detections_are_joined_with_labels() {
 #[cfg_attr(debug_assertions, ignore = "a measurement")]
 fn it_is_fast() {
     let start = std::time::Instant::now();
-    let mut simulator = Simulator::new(SimulatorOptions { records: 500_000, ..SimulatorOptions::default() });
+    let mut simulator =
+        Simulator::new(SimulatorOptions { records: 500_000, ..SimulatorOptions::default() });
     let (mut out, mut bytes) = (Vec::new(), 0);
     while simulator.fill(&mut out, 10_000) > 0 {
         bytes += out.len();
         out.clear();
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{:.0} records/s, {} bytes a record, {} attack records", 500_000.0 / seconds, bytes / 500_000, simulator.steps.len());
+    println!(
+        "{:.0} records/s, {} bytes a record, {} attack records",
+        500_000.0 / seconds,
+        bytes / 500_000,
+        simulator.steps.len()
+    );
 }

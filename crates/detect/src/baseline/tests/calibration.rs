@@ -17,12 +17,66 @@ struct Habit {
 }
 
 const HABITS: [Habit; 6] = [
-    Habit { name: "clerk", switch: 0.01, fresh: 0.0, addresses: 2, roams: false, types: 5, failing: 0.01, hours: 8..17 },
-    Habit { name: "traveller", switch: 0.02, fresh: 0.005, addresses: 3, roams: true, types: 5, failing: 0.02, hours: 7..21 },
-    Habit { name: "service", switch: 1.0, fresh: 0.0, addresses: 2000, roams: false, types: 3, failing: 0.05, hours: 0..24 },
-    Habit { name: "rotating", switch: 0.3, fresh: 0.3, addresses: 1, roams: false, types: 8, failing: 0.1, hours: 0..24 },
-    Habit { name: "forgetful", switch: 0.05, fresh: 0.002, addresses: 4, roams: false, types: 12, failing: 0.3, hours: 9..18 },
-    Habit { name: "curious", switch: 0.05, fresh: 0.001, addresses: 4, roams: true, types: 40, failing: 0.02, hours: 20..24 },
+    Habit {
+        name: "clerk",
+        switch: 0.01,
+        fresh: 0.0,
+        addresses: 2,
+        roams: false,
+        types: 5,
+        failing: 0.01,
+        hours: 8..17,
+    },
+    Habit {
+        name: "traveller",
+        switch: 0.02,
+        fresh: 0.005,
+        addresses: 3,
+        roams: true,
+        types: 5,
+        failing: 0.02,
+        hours: 7..21,
+    },
+    Habit {
+        name: "service",
+        switch: 1.0,
+        fresh: 0.0,
+        addresses: 2000,
+        roams: false,
+        types: 3,
+        failing: 0.05,
+        hours: 0..24,
+    },
+    Habit {
+        name: "rotating",
+        switch: 0.3,
+        fresh: 0.3,
+        addresses: 1,
+        roams: false,
+        types: 8,
+        failing: 0.1,
+        hours: 0..24,
+    },
+    Habit {
+        name: "forgetful",
+        switch: 0.05,
+        fresh: 0.002,
+        addresses: 4,
+        roams: false,
+        types: 12,
+        failing: 0.3,
+        hours: 9..18,
+    },
+    Habit {
+        name: "curious",
+        switch: 0.05,
+        fresh: 0.001,
+        addresses: 4,
+        roams: true,
+        types: 40,
+        failing: 0.02,
+        hours: 20..24,
+    },
 ];
 
 /// Events of one user over a number of days.
@@ -43,7 +97,14 @@ fn life(habit: &Habit, user: &str, days: i64, draws: &mut Draws) -> Vec<Row> {
                 let kind = draws.below(habit.types).min(draws.below(habit.types));
                 let time = MONDAY + (day * 24 + hour) * HOUR + i * HOUR / 20;
                 let (address, place) = (format!("a{address}"), format!("p{place}"));
-                rows.push(row(time, user, &address, &place, &format!("k{kind}"), !draws.chance(habit.failing)));
+                rows.push(row(
+                    time,
+                    user,
+                    &address,
+                    &place,
+                    &format!("k{kind}"),
+                    !draws.chance(habit.failing),
+                ));
             }
         }
     }
@@ -73,10 +134,17 @@ fn false_alarms_stay_below_the_stated_rates() {
     for habit in &HABITS {
         let (found, scored) = rates(Mode::Calibrated, habit);
         let (documented, _) = rates(Mode::StreamGuard, habit);
-        println!("{:10} {scored} events: calibrated {found:.6?} streamguard {documented:.6?}", habit.name);
+        println!(
+            "{:10} {scored} events: calibrated {found:.6?} streamguard {documented:.6?}",
+            habit.name
+        );
         for (found, stated) in found.iter().zip([1e-3, 1e-4, 1e-5]) {
             // Two events of slack: these are counts.
-            assert!(*found <= stated + 2.0 / scored as f64, "{}: {found} above {stated}", habit.name);
+            assert!(
+                *found <= stated + 2.0 / scored as f64,
+                "{}: {found} above {stated}",
+                habit.name
+            );
         }
     }
     let service = HABITS.iter().find(|habit| habit.name == "service").unwrap();
@@ -86,7 +154,9 @@ fn false_alarms_stay_below_the_stated_rates() {
 #[test]
 fn scores_say_their_probability() {
     use crate::baseline::calibrated::{level_of, score};
-    for (level, expected) in [(0.0, 0.0), (3.0, 0.7), (4.0, 0.8), (5.0, 0.9), (6.0, 1.0), (9.0, 1.0)] {
+    for (level, expected) in
+        [(0.0, 0.0), (3.0, 0.7), (4.0, 0.8), (5.0, 0.9), (6.0, 1.0), (9.0, 1.0)]
+    {
         assert!((score(level) - expected).abs() < 1e-6);
         assert!(level > 6.0 || (level_of(expected) - level).abs() < 1e-4);
     }

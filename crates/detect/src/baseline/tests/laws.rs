@@ -12,7 +12,8 @@ fn rows(seed: u64, count: usize, users: u64) -> Vec<Row> {
             let wide = if user % 3 == 0 { 60 } else { 4 };
             let late = if draws.chance(0.05) { draws.below(40) as i64 * HOUR } else { 0 };
             let pick = |draws: &mut Draws, n: u64, name: &str| {
-                (!draws.chance(0.1)).then(|| format!("{name}{}", draws.below(n).min(draws.below(n))))
+                (!draws.chance(0.1))
+                    .then(|| format!("{name}{}", draws.below(n).min(draws.below(n))))
             };
             Row {
                 time: MONDAY + i * HOUR / 3 - late,
@@ -20,7 +21,8 @@ fn rows(seed: u64, count: usize, users: u64) -> Vec<Row> {
                 address: pick(&mut draws, wide, "10.0.0."),
                 location: pick(&mut draws, 2 + wide / 5, "place"),
                 event_type: pick(&mut draws, 3 + wide / 3, "type"),
-                outcome: pick(&mut draws, 4, "").map(|text| if text == "3" { "failed" } else { "ok" }.to_owned()),
+                outcome: pick(&mut draws, 4, "")
+                    .map(|text| if text == "3" { "failed" } else { "ok" }.to_owned()),
             }
         })
         .collect()
@@ -104,7 +106,10 @@ fn state(baselines: &mut Baselines) -> Vec<u8> {
             let lists = (profile.address_list(), profile.location_list(), profile.type_list());
             let places = &profile.places[..usize::from(head.address_len)];
             if head.key != 0 {
-                users.push(format!("{:05} {:05} {head:?} {lists:?} {places:?}", head.slot, head.position));
+                users.push(format!(
+                    "{:05} {:05} {head:?} {lists:?} {places:?}",
+                    head.slot, head.position
+                ));
             }
         }
     }
@@ -235,7 +240,10 @@ fn damage_is_noticed_wherever_it_is() {
         let mut bad = good.clone();
         bad[at] ^= 0x41;
         assert!(Baselines::restore(options(Mode::Calibrated, 4), [&bad[..]]).is_err(), "byte {at}");
-        assert!(Baselines::restore(options(Mode::Calibrated, 4), [&good[..at]]).is_err(), "cut {at}");
+        assert!(
+            Baselines::restore(options(Mode::Calibrated, 4), [&good[..at]]).is_err(),
+            "cut {at}"
+        );
     }
 }
 
@@ -250,7 +258,10 @@ fn chains_are_checked() {
     };
     restore(&[&full, &second, &third]).unwrap();
     assert!(second.len() < full.len() / 3, "nothing changed, so nothing is written");
-    assert!(matches!(restore(&[&full, &third]), Err(BaselineError::Sequence { expected: 2, found: 3 })));
+    assert!(matches!(
+        restore(&[&full, &third]),
+        Err(BaselineError::Sequence { expected: 2, found: 3 })
+    ));
     assert!(matches!(restore(&[&second]), Err(BaselineError::Sequence { .. })));
     let other = BaselineOptions { half_life_micros: 40 * HOUR, ..options(Mode::Calibrated, 4) };
     assert!(matches!(Baselines::restore(other, [&full[..]]), Err(BaselineError::HalfLife(_))));

@@ -6,7 +6,9 @@ mod scale;
 mod scores;
 
 use super::*;
-use arrow::array::{ArrayRef, DictionaryArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, DictionaryArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{Field, Int32Type, Schema};
 use palisade_event::schema::Core;
 use palisade_event::slot::partition_table;
@@ -27,7 +29,14 @@ pub(super) struct Row {
     pub(super) outcome: Option<String>,
 }
 
-pub(super) fn row(time: i64, user: &str, address: &str, location: &str, kind: &str, ok: bool) -> Row {
+pub(super) fn row(
+    time: i64,
+    user: &str,
+    address: &str,
+    location: &str,
+    kind: &str,
+    ok: bool,
+) -> Row {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Row {
         time,

@@ -79,9 +79,8 @@ fn streamguard_s_score_is_the_naive_one() {
                     address: pick(&mut draws, 16, "10.0.0."),
                     location: pick(&mut draws, 7, "place"),
                     event_type: pick(&mut draws, 12, "type"),
-                    outcome: pick(&mut draws, 4, "").map(|text| {
-                        if text == "3" { "failed" } else { "success" }.to_owned()
-                    }),
+                    outcome: pick(&mut draws, 4, "")
+                        .map(|text| if text == "3" { "failed" } else { "success" }.to_owned()),
                 }
             })
             .collect();
@@ -91,7 +90,10 @@ fn streamguard_s_score_is_the_naive_one() {
             assert_eq!(score.is_some(), expected.is_some());
             if let (Some(score), Some(expected)) = (score, expected) {
                 compared += 1;
-                assert!((f64::from(*score) - expected).abs() < 0.000_51, "{row:?}: {score} {expected}");
+                assert!(
+                    (f64::from(*score) - expected).abs() < 0.000_51,
+                    "{row:?}: {score} {expected}"
+                );
             }
         }
         for anomaly in &out.anomalies {
@@ -122,21 +124,31 @@ fn the_first_hundred_events_are_learned_and_not_scored() {
 #[test]
 fn streamguard_s_worst_event_scores_as_documented() {
     let mut baselines = Baselines::new(options(Mode::StreamGuard));
-    let rows: Vec<Row> =
-        (0..100).map(|i| row(MONDAY + 9 * HOUR + i, "ann", "10.0.0.1", "Berlin", "login", true)).collect();
+    let rows: Vec<Row> = (0..100)
+        .map(|i| row(MONDAY + 9 * HOUR + i, "ann", "10.0.0.1", "Berlin", "login", true))
+        .collect();
     process(&mut baselines, &rows);
-    let out = process(&mut baselines, &[row(MONDAY + 27 * HOUR, "ANN ", "198.51.100.7", "Lagos", "file_access", true)]);
+    let out = process(
+        &mut baselines,
+        &[row(MONDAY + 27 * HOUR, "ANN ", "198.51.100.7", "Lagos", "file_access", true)],
+    );
     assert_eq!(out.scores, [Some(0.9)], "user names are normalised, failure is 0");
     let anomaly = &out.anomalies[0];
     assert_eq!((anomaly.severity, anomaly.row), (Severity::Critical, 0));
-    assert_eq!(anomaly.reasons, [
-        "unusual hour: 0 of 100 earlier events came at 03:00 to 03:59 UTC (rarity 1.00)",
-        "new address: 198.51.100.7 was never seen in 100 earlier events (rarity 1.00)",
-        "new location: Lagos was never seen in 100 earlier events (rarity 1.00)",
-        "new event type: file_access was never seen in 100 earlier events (rarity 1.00)",
-    ]);
+    assert_eq!(
+        anomaly.reasons,
+        [
+            "unusual hour: 0 of 100 earlier events came at 03:00 to 03:59 UTC (rarity 1.00)",
+            "new address: 198.51.100.7 was never seen in 100 earlier events (rarity 1.00)",
+            "new location: Lagos was never seen in 100 earlier events (rarity 1.00)",
+            "new event type: file_access was never seen in 100 earlier events (rarity 1.00)",
+        ]
+    );
     // A field that is missing counts nothing and gives its weight to no other.
-    let out = process(&mut baselines, &[row(MONDAY + 28 * HOUR, "ann", "198.51.100.8", "", "file_write", true)]);
+    let out = process(
+        &mut baselines,
+        &[row(MONDAY + 28 * HOUR, "ann", "198.51.100.8", "", "file_write", true)],
+    );
     assert_eq!(out.scores, [Some(0.7)]);
 }
 
@@ -170,7 +182,12 @@ fn calibrated_takeover_is_found_and_said_in_words() {
     let first = &out.anomalies[0];
     assert!(first.score >= 0.8, "{first:?}");
     let text = first.reasons.join("\n");
-    for part in ["new address: 198.51.100.7 was never seen in 800 earlier", "fast travel", "Lagos", "mailbox_rule"] {
+    for part in [
+        "new address: 198.51.100.7 was never seen in 800 earlier",
+        "fast travel",
+        "Lagos",
+        "mailbox_rule",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     assert!(out.anomalies.len() <= 2, "the session is surprising when it begins: {:?}", out.scores);
