@@ -204,7 +204,7 @@ struct TenantSlots {
 
 impl TenantSlots {
     fn choose(&mut self, tenant: &str, spread: impl Fn(&str) -> u16) {
-        if !self.tenant.as_ref().is_some_and(|(name, ..)| name == tenant) {
+        if self.tenant.as_ref().is_none_or(|(name, ..)| name != tenant) {
             let seed = xxh3_64(tenant.as_bytes());
             self.tenant = Some((tenant.to_owned(), seed, spread(tenant)));
         }

@@ -90,7 +90,7 @@ fn show_list(text: &str) -> Result<(), serde_json::Error> {
     let answer: serde_json::Value = serde_json::from_str(text)?;
     let letters = ["dead_letters", "items", "letters"]
         .iter()
-        .find_map(|name| answer[name].as_array())
+        .find_map(|name| answer.get(name).and_then(serde_json::Value::as_array))
         .or(answer.as_array());
     println!("{:<32}  {:<24} {:<9} {:<16} REASON", "ID", "TIME", "STATE", "SOURCE");
     for letter in letters.into_iter().flatten() {
