@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 fine, 1 findings or a failure, 2 usage, 78 bad configuration.
 
+mod allocator;
 mod client;
 mod commands;
 mod config;
@@ -12,9 +13,6 @@ use config::{Config, ConfigError};
 use server::Failure;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Security events in, durably; threats found while they stream; SQL over all of history.
 #[derive(Debug, Parser)]
@@ -58,6 +56,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::Run(_) | Command::Demo(_)) {
+        allocator::restart_with_settings();
+    }
     if let Command::Validate(validate) = &arguments.command {
         return validate.run(arguments.config.as_deref());
     }

@@ -150,7 +150,11 @@ fn engine_options(config: &Config) -> EngineOptions {
 
 fn gateway_options(config: &Config) -> GatewayOptions {
     GatewayOptions {
-        decoders: or_cores(config.pipeline.decoders),
+        // One decoder keeps up with several workers, and frames are larger when fewer share the load.
+        decoders: match config.pipeline.decoders {
+            0 => cores().div_ceil(2),
+            decoders => decoders,
+        },
         queue_requests: config.limits.waiting_requests,
         queue_bytes: config.limits.waiting.bytes(),
         limits: DecodeLimits {

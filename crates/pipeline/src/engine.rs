@@ -128,7 +128,7 @@ impl Engine {
             Arc::clone(&on.live),
             on.metrics.clone(),
             state_from,
-            options.commit.bytes.saturating_mul(2),
+            options.commit.bytes.saturating_add(options.commit.bytes / 2),
         ));
 
         let workers = options.workers.max(1);

@@ -104,7 +104,7 @@ pub(crate) struct Log {
 pub(crate) struct Pipeline {
     /// Worker threads; 0 is one a core.
     pub(crate) workers: usize,
-    /// Decoder threads; 0 is one a core.
+    /// Decoder threads; 0 is one for two cores.
     pub(crate) decoders: usize,
     /// Rows are committed when this much is uncommitted …
     pub(crate) commit: Size,
