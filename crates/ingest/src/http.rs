@@ -118,15 +118,27 @@ impl HttpDoors {
         result
     }
 
-    /// Hands records over and counts what became of them.
+    /// Hands records over and counts what became of them. The log says where they are: with the
+    /// offset and the committer's lines the way of a request is known up to its commit.
     pub(crate) async fn submit(
         &self,
         submission: Submission,
         door: &Door,
+        id: &RequestId,
     ) -> Result<Receipt, SubmitError> {
+        let tenant = submission.tenant.clone();
         let result = self.0.submit.submit(submission).await;
         match &result {
             Ok(receipt) => {
+                tracing::debug!(
+                    request_id = id.0,
+                    tenant = tenant.as_str(),
+                    accepted = receipt.accepted,
+                    rejected = receipt.rejected_total,
+                    repeated = receipt.repeated,
+                    offset = receipt.offset.map(|offset| offset.0),
+                    "records taken"
+                );
                 door.records.inc_by(receipt.accepted);
                 door.refused_records.inc_by(receipt.rejected_total);
             }
@@ -315,25 +327,15 @@ async fn take(
             Body::Lines { ranges: Arc::new(lines::ranges(&received.bytes)), body: received.bytes }
         }
     };
-    let tenant = principal.tenant;
     let submission = Submission {
-        tenant: tenant.clone(),
+        tenant: principal.tenant,
         source: query.source.map_or_else(|| Arc::from("http"), Arc::from),
         domain: query.domain.map(Arc::from),
         key,
         body,
         peer,
     };
-    let receipt = doors.submit(submission, door).await.map_err(|error| Problem::from(&error))?;
-    tracing::debug!(
-        request_id = id.0,
-        tenant = tenant.as_str(),
-        accepted = receipt.accepted,
-        rejected = receipt.rejected_total,
-        repeated = receipt.repeated,
-        "records taken"
-    );
-    Ok(receipt)
+    doors.submit(submission, door, id).await.map_err(|error| Problem::from(&error))
 }
 
 fn answer(receipt: &Receipt, path: &str, id: &RequestId) -> Response {

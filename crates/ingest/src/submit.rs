@@ -9,7 +9,7 @@
 //! keep a clone, so they can try again and turn refused records into dead letters.
 
 use bytes::Bytes;
-use palisade_event::{ErrorClass, TenantId};
+use palisade_event::{ErrorClass, Offset, TenantId};
 use std::borrow::Cow;
 use std::future::Future;
 use std::net::IpAddr;
@@ -242,6 +242,9 @@ pub struct Receipt {
     pub rejected_total: u64,
     /// This is the answer of an earlier submission with the same key (L4).
     pub repeated: bool,
+    /// Where in the log the records are, when something was written: with it the structured logs lead
+    /// from a request to the commit that has its rows.
+    pub offset: Option<Offset>,
 }
 
 /// Why nothing of a submission was taken.

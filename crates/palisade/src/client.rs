@@ -167,6 +167,7 @@ impl RemoteDoor {
                     .unwrap_or(0),
                 rejected,
                 repeated: false,
+                offset: None,
             }),
             // Every record was refused.
             400 if !rejected.is_empty() => Ok(Receipt {
@@ -174,6 +175,7 @@ impl RemoteDoor {
                 rejected_total: rejected.len() as u64,
                 rejected,
                 repeated: false,
+                offset: None,
             }),
             429 | 503 => Err(SubmitError::Busy { retry_after_ms: 500 }),
             422 => Err(SubmitError::KeyConflict),
@@ -234,6 +236,7 @@ fn body_of(body: &Body) -> Result<(&'static str, Vec<u8>), Receipt> {
                 rejected: (0..count.min(1000)).map(|index| (index, reason.clone())).collect(),
                 rejected_total: count,
                 repeated: false,
+                offset: None,
             })
         }
     }

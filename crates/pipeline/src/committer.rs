@@ -126,7 +126,15 @@ impl Committer {
         loop {
             let begun = Instant::now();
             match self.tables.seal(to, self.epoch) {
-                Ok(_) => {
+                Ok(sealed) => {
+                    tracing::debug!(
+                        from = sealed.from.0,
+                        to = sealed.to.0,
+                        rows = sealed.rows,
+                        bytes = sealed.bytes,
+                        version = sealed.version,
+                        "committed"
+                    );
                     self.committed.store(to.0, Ordering::Release);
                     self.finisher.committed();
                     self.metrics.commits.inc();

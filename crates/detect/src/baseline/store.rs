@@ -1,4 +1,6 @@
-//! Where records live: two slabs of fixed-size records and, per slot, an index and a ring of users.
+//! Where records live: two slabs of fixed-size records, a ring of users per slot, and an index for every
+//! [`SHARD`] slots: few enough that the indexes of a small store stay in the caches, and small enough
+//! that one growing pauses nobody.
 //!
 //! State is kept by slot (P2): a slot's users, their order and who is replaced depend on the slot's
 //! own events only, so neither the number of workers nor the place of a record in a slab can change
@@ -76,10 +78,12 @@ struct Bucket {
     handle: u32,
 }
 
+/// Slots that share an index.
+const SHARD: usize = 16;
+
 /// One slot's users.
 #[derive(Debug, Default)]
 pub(crate) struct Users {
-    index: HashTable<Bucket>,
     /// Handles by position, marked with [`LEARNED`]; the ring of the clock.
     ring: Vec<u32>,
     /// Where the clock's hand stands.
@@ -111,6 +115,8 @@ pub(crate) struct Store {
     pub(crate) small: Slab<Small>,
     pub(crate) large: Slab<Large>,
     slots: Vec<Users>,
+    /// Users by key, for [`SHARD`] neighbouring slots each.
+    index: Vec<HashTable<Bucket>>,
     max_users_per_slot: u16,
     users: usize,
 }
@@ -130,6 +136,7 @@ impl Store {
             small: Slab::new(),
             large: Slab::new(),
             slots: (0..SLOTS).map(|_| Users::default()).collect(),
+            index: (0..usize::from(SLOTS).div_ceil(SHARD)).map(|_| HashTable::new()).collect(),
             max_users_per_slot: max_users_per_slot.max(1),
             users: 0,
         }
@@ -183,10 +190,11 @@ impl Store {
 
     /// The user's handle, or [`NONE`].
     pub(crate) fn find(&self, slot: u16, key: u64) -> u32 {
-        let Some(users) = self.slots.get(usize::from(slot)) else { return NONE };
+        let Some(index) = self.index.get(usize::from(slot) / SHARD) else { return NONE };
         let tag = tag(key);
-        let bucket = users.index.find(spread(tag), |bucket| {
-            bucket.tag == tag && self.head(bucket.handle).is_some_and(|head| head.key == key)
+        let same = |head: &Head| head.key == key && head.slot == slot;
+        let bucket = index.find(spread(tag), |bucket| {
+            bucket.tag == tag && self.head(bucket.handle).is_some_and(same)
         });
         bucket.map_or(NONE, |bucket| bucket.handle)
     }
@@ -245,7 +253,9 @@ impl Store {
         let Some(users) = self.slots.get_mut(usize::from(slot)) else { return NONE };
         let cut = users.cut;
         let tag = tag(key);
-        users.index.insert_unique(spread(tag), Bucket { tag, handle }, |bucket| spread(bucket.tag));
+        if let Some(index) = self.index.get_mut(usize::from(slot) / SHARD) {
+            index.insert_unique(spread(tag), Bucket { tag, handle }, |bucket| spread(bucket.tag));
+        }
         if users.ring.len() <= usize::from(position) {
             users.ring.resize(usize::from(position) + 1, NONE);
         }
@@ -274,7 +284,8 @@ impl Store {
         let tag = tag(key);
         let Some(users) = self.slots.get_mut(usize::from(slot)) else { return };
         let same = |bucket: &Bucket| bucket.tag == tag && bucket.handle == handle;
-        if let Ok(entry) = users.index.find_entry(spread(tag), same) {
+        let index = self.index.get_mut(usize::from(slot) / SHARD);
+        if let Some(Ok(entry)) = index.map(|index| index.find_entry(spread(tag), same)) {
             entry.remove();
             self.users -= 1;
         }
@@ -305,14 +316,14 @@ impl Store {
         large.profile().take(&small.profile());
         let Head { key, slot, position, .. } = large.head;
         let (tag, promoted) = (tag(key), index | LARGE);
-        if let Some(users) = self.slots.get_mut(usize::from(slot)) {
-            let same = |bucket: &Bucket| bucket.tag == tag && bucket.handle == handle;
-            if let Some(bucket) = users.index.find_mut(spread(tag), same) {
-                bucket.handle = promoted;
-            }
-            if let Some(place) = users.ring.get_mut(usize::from(position)) {
-                *place = promoted | (*place & LEARNED);
-            }
+        let same = |bucket: &Bucket| bucket.tag == tag && bucket.handle == handle;
+        let index = self.index.get_mut(usize::from(slot) / SHARD);
+        if let Some(bucket) = index.and_then(|index| index.find_mut(spread(tag), same)) {
+            bucket.handle = promoted;
+        }
+        let users = self.slots.get_mut(usize::from(slot));
+        if let Some(place) = users.and_then(|users| users.ring.get_mut(usize::from(position))) {
+            *place = promoted | (*place & LEARNED);
         }
         self.release(handle);
         promoted
@@ -323,8 +334,9 @@ impl Store {
         let slots: usize = self
             .slots
             .iter()
-            .map(|users| users.index.allocation_size() + users.ring.capacity() * size_of::<u32>())
+            .map(|users| users.ring.capacity() * size_of::<u32>() + size_of::<Users>())
             .sum();
-        self.small.bytes() + self.large.bytes() + slots + self.slots.len() * size_of::<Users>()
+        let index: usize = self.index.iter().map(HashTable::allocation_size).sum();
+        self.small.bytes() + self.large.bytes() + slots + index
     }
 }

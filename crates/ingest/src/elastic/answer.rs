@@ -214,6 +214,7 @@ mod tests {
             rejected: vec![(1, "no object".into())],
             rejected_total: 1,
             repeated: false,
+            offset: None,
         };
         let answer = answer(&[Ok(receipt), Err(SubmitError::Busy { retry_after_ms: 9 })], "");
         assert_eq!(answer["errors"], true);

@@ -215,7 +215,7 @@ async fn submit_all(doors: &HttpDoors, opened: &Opened, parsed: &Parsed) -> Vec<
             },
             peer: opened.peer,
         };
-        doors.submit(submission, doors.bulk_door()).await
+        doors.submit(submission, doors.bulk_door(), &opened.caller.id).await
     });
     let outcomes = futures::future::join_all(submissions).await;
     let before = parsed.operations.iter().filter(|op| op.document.is_err()).count();

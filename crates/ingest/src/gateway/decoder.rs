@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 use palisade_event::decode::{FieldValue as Value, FrameBuilder, RequestContext};
 use palisade_event::frame::MAX_FRAME_ROWS;
 use palisade_event::schema::{Core, DEAD_LETTERS, EVENTS};
-use palisade_event::{Entry, ErrorClass, Frame, RequestEntry};
+use palisade_event::{Entry, ErrorClass, Frame, Offset, RequestEntry};
 use palisade_log::{Encoded, Encoder, LogError};
 use palisade_pipeline::ledger::Verdict;
 use std::sync::Arc;
@@ -161,6 +161,7 @@ impl Decoder {
             rejected: taken.rejected,
             rejected_total: taken.rejected_total,
             repeated: false,
+            offset: None,
         };
         self.pending.push(Pending { reply, receipt, bytes, since });
     }
@@ -309,7 +310,7 @@ impl Decoder {
         for request in requests {
             self.shared.on.ledger.forget(&request.tenant, &request.key);
         }
-        answer(&self.shared, pending, Ok(()));
+        answer(&self.shared, pending, Ok(None));
     }
 
     /// Looks the addresses up in the reputation lists and stamps the answer into the records (C4).
@@ -363,7 +364,7 @@ impl Decoder {
         // the senders, which the waiting requests see as "stopped". So a refusal is told apart first.
         let waiting = Arc::new(parking_lot::Mutex::new(pending));
         let held = Arc::clone(&waiting);
-        let done = Box::new(move |result: Result<palisade_event::Offset, LogError>| {
+        let done = Box::new(move |result: Result<Offset, LogError>| {
             let pending = std::mem::take(&mut *held.lock());
             if let Entry::Frame(frame) = durable.as_ref() {
                 for request in &frame.requests {
@@ -373,7 +374,7 @@ impl Decoder {
                     }
                 }
             }
-            answer(&shared, pending, result.as_ref().map(|_| ()));
+            answer(&shared, pending, result.as_ref().map(|offset| Some(*offset)));
         });
         if let Err(error) = self.shared.on.log.append(Arc::clone(&entry), encoded, done) {
             let pending = std::mem::take(&mut *waiting.lock());
@@ -392,11 +393,12 @@ impl Decoder {
 }
 
 /// Gives the answers of a frame.
-fn answer(shared: &Shared, pending: Vec<Pending>, result: Result<(), &LogError>) {
+fn answer(shared: &Shared, pending: Vec<Pending>, result: Result<Option<Offset>, &LogError>) {
     let metrics = &shared.on.metrics;
-    for Pending { reply, receipt, bytes, since } in pending {
+    for Pending { reply, mut receipt, bytes, since } in pending {
         let answer = match result {
-            Ok(()) => {
+            Ok(offset) => {
+                receipt.offset = offset;
                 metrics.records_accepted.inc_by(receipt.accepted);
                 metrics.ack_seconds.observe(since.elapsed().as_secs_f64());
                 Ok(receipt)

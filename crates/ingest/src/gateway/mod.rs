@@ -268,6 +268,7 @@ impl Gateway {
                         rejected: entry.rejected.clone(),
                         rejected_total: entry.rejected_total,
                         repeated: true,
+                        offset: None,
                     }));
                 }
                 Verdict::InFlight => tokio::time::sleep(Duration::from_millis(5)).await,

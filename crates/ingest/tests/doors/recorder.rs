@@ -145,6 +145,7 @@ impl Submit for Recorder {
             rejected_total: bad.len() as u64,
             rejected: bad,
             repeated: false,
+            offset: None,
         };
         let delay = *self.delay.lock().unwrap();
         let waiting = Arc::clone(&self.most_waiting);

@@ -109,6 +109,15 @@ impl ServerProcess {
         text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
+    /// The value of a metric without labels; 0 when it is not there.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://{}/metrics", self.address);
+        let text = ureq::get(url).call().and_then(|mut answer| answer.body_mut().read_to_string());
+        let text = text.unwrap_or_default();
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap_or(0.0)
+    }
+
     /// CPU seconds that it has used, in user and system mode.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));

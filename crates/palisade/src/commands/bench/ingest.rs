@@ -78,6 +78,9 @@ struct Report {
     raw_bytes_per_event: f64,
     stored_bytes_per_event: f64,
     peak_rss_bytes: u64,
+    /// Rows that the operators got at a time, on average; not part of the JSON.
+    #[serde(skip)]
+    rows_per_batch: f64,
 }
 
 /// Makes the body of the next request of one connection.
@@ -119,6 +122,8 @@ impl Ingest {
         server.wait_idle(Duration::from_secs(600))?;
         let cpu = server.cpu_seconds() - cpu_before;
         let stored = server.stored_bytes();
+        let frames = server.metric("palisade_frame_rows_count").max(1.0);
+        let rows_per_batch = server.metric("palisade_frame_rows_sum") / frames;
 
         let wanted = rate * 0.7;
         let slow_events = (wanted * self.latency_seconds as f64) as u64;
@@ -148,6 +153,7 @@ impl Ingest {
             raw_bytes_per_event: round(full.bytes as f64 / full.records as f64),
             stored_bytes_per_event: round(stored as f64 / full.records as f64),
             peak_rss_bytes: server.peak_rss_bytes(),
+            rows_per_batch: round(rows_per_batch),
         };
         server.stop()?;
         if self.json {
