@@ -17,7 +17,7 @@ demo: build ## Build, simulate a company's day over HTTP, show what was detected
 
 # Every unit test, and the integration tests named here. `query` and `server` join them once they have
 # been seen green on a quiet machine; the smoke run exercises what they cover meanwhile.
-SUITES := commits crash measure model people hostile_input reputation_lists threat_batches \
+SUITES := commits crash power_loss measure model people hostile_input reputation_lists threat_batches \
   threat_figures it auth_data doors files rates codec damage golden log catalog formats rows streamguard
 
 test: ## All tests

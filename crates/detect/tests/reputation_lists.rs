@@ -53,6 +53,25 @@ fn every_format_is_read() {
     }
 }
 
+/// Found by fuzzing: a range that ends with the last IPv4 address hid all ranges, itself included.
+#[test]
+fn ranges_up_to_the_last_address_are_found() {
+    for text in
+        ["240.0.0.0/4\n192.0.2.1\n", "0.0.0.0/0 7\n192.0.2.1\n", "255.255.255.255\n192.0.2.1\n"]
+    {
+        let lists = Lists::build(&[list("bogons", ListKind::Block, text)]).unwrap();
+        assert_eq!(level(&lists, "192.0.2.1"), 255, "{text}");
+        assert!(level(&lists, "255.255.255.255") > 0, "{text}");
+    }
+    let lists = Lists::build(&[list("bogons", ListKind::Block, "240.0.0.0/4\n")]).unwrap();
+    assert_eq!(level(&lists, "250.1.2.3"), 255);
+    assert_eq!(level(&lists, "239.255.255.255"), 0);
+    let all = "::/0\nffff::/16 9\n";
+    let lists = Lists::build(&[list("all", ListKind::Reputation, all)]).unwrap();
+    assert_eq!(level(&lists, "2001:db8::1"), 200);
+    assert_eq!(level(&lists, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), 9);
+}
+
 #[test]
 fn named_columns_and_factors() {
     let mut spec = ListSpec::new("counts", ListKind::Reputation);

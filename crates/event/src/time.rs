@@ -289,6 +289,8 @@ fn syslog(text: &[u8], clock: i64) -> Option<i64> {
     if let Some(year) = sent_year {
         return moment(year);
     }
+    // A clock out of bounds (a file's date may be anything) is as near as it can be.
+    let clock = clock.clamp(FIRST * SECOND, (END - 1) * SECOND);
     let (this_year, _, _) = civil(clock.div_euclid(DAY));
     [this_year - 1, this_year, this_year + 1]
         .into_iter()
@@ -363,6 +365,15 @@ mod tests {
 
     fn read(text: &str) -> Option<i64> {
         parse_event_time(text, CLOCK)
+    }
+
+    /// Found by fuzzing: the year of a stamp without one overflowed.
+    #[test]
+    fn no_clock_is_too_strange_for_a_stamp_without_a_year() {
+        for clock in [i64::MIN, i64::MIN / 2, -1, 0, i64::MAX / 2, i64::MAX] {
+            let read = parse_event_time("Oct 11 22:14:15", clock);
+            assert!(read.is_some_and(sensible), "{clock}: {read:?}");
+        }
     }
 
     #[test]

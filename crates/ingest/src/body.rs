@@ -40,6 +40,9 @@ pub struct BodyLimits {
     pub memory_bytes: u64,
     /// The most requests at once.
     pub requests: usize,
+    /// The most records of one request of raw lines or of `_bulk`; of JSON bodies the decoder counts
+    /// the records, by the same default.
+    pub records: usize,
 }
 
 impl Default for BodyLimits {
@@ -51,6 +54,7 @@ impl Default for BodyLimits {
             min_bytes_per_second: 4096,
             memory_bytes: 256 << 20,
             requests: 1024,
+            records: 500_000,
         }
     }
 }
@@ -86,7 +90,11 @@ impl Reserved {
         Ok(Self { budget: budget.clone(), permit: budget.reserve(bytes)?, bytes })
     }
 
-    fn cover(&mut self, bytes: usize) -> Result<(), BodyError> {
+    /// Makes the reservation at least this large in all.
+    ///
+    /// # Errors
+    /// [`BodyError::Busy`] when the budget has no more.
+    pub(crate) fn cover(&mut self, bytes: usize) -> Result<(), BodyError> {
         if bytes > self.bytes {
             let more = (bytes - self.bytes).next_multiple_of(STEP);
             self.permit.merge(self.budget.reserve(more)?);
@@ -106,6 +114,12 @@ pub enum BodyError {
         limit: u64,
         /// Whether the compressed bytes passed it, or the decoded ones.
         on_the_wire: bool,
+    },
+    /// More records than a request may have.
+    #[error("the request has more than {limit} records: send several requests")]
+    TooManyRecords {
+        /// The bound.
+        limit: u64,
     },
     /// An unknown `Content-Encoding`.
     #[error("content encoding '{0}' is not understood: use gzip, zstd, deflate or identity")]
@@ -130,6 +144,7 @@ impl BodyError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",
+            Self::TooManyRecords { .. } => "too_many_records",
             Self::UnknownEncoding(_) => "unknown_encoding",
             Self::Corrupt(_) => "corrupt",
             Self::Slow(_) => "slow",
@@ -142,7 +157,7 @@ impl BodyError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::TooManyRecords { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Corrupt(_) | Self::Disconnected(_) => StatusCode::BAD_REQUEST,
             Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
@@ -195,6 +210,22 @@ pub struct Received {
     pub wire_bytes: usize,
     /// Keep it until the body is no longer needed.
     pub reserved: Reserved,
+}
+
+impl Received {
+    /// Looks at the lines before they are listed: refuses too many, and reserves the memory that a
+    /// list of them takes, at `each` bytes a line. Without this, a body of empty lines would take many
+    /// times the memory that was reserved for its bytes.
+    ///
+    /// # Errors
+    /// [`BodyError::TooManyRecords`] over `most` lines, [`BodyError::Busy`].
+    pub(crate) fn admit_lines(&mut self, most: usize, each: usize) -> Result<(), BodyError> {
+        let lines = memchr::memchr_iter(b'\n', &self.bytes).count() + 1;
+        if lines > most.saturating_add(1) {
+            return Err(BodyError::TooManyRecords { limit: most as u64 });
+        }
+        self.reserved.cover(self.bytes.len().saturating_add(lines.saturating_mul(each)))
+    }
 }
 
 /// Reads a whole body within the bounds.

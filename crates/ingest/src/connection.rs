@@ -36,7 +36,7 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 pub trait Protocol: Send {
     /// Takes complete messages out of the buffer (all of it at the `end`) and keeps them.
     fn feed(&mut self, buffer: &mut BytesMut, end: bool, now: i64);
-    /// How many bytes of complete messages are kept.
+    /// How many bytes of memory the complete messages hold.
     fn kept(&self) -> usize;
     /// Gives away what is kept.
     fn drain(&mut self) -> Vec<Body>;
@@ -89,7 +89,7 @@ impl Connection {
             {
                 since = None;
                 for body in protocol.drain() {
-                    waiting_bytes += body.bytes();
+                    waiting_bytes += body.held_bytes();
                     waiting.push(self.hand_over(body));
                 }
                 continue;
@@ -141,7 +141,7 @@ impl Connection {
 
     /// Makes a batch durable; gives its bytes back.
     async fn hand_over(&self, body: Body) -> (usize, Result<(), SubmitError>) {
-        let bytes = body.bytes();
+        let bytes = body.held_bytes();
         let submission = Submission {
             tenant: self.listener.tenant.clone(),
             source: Arc::clone(&self.listener.source),

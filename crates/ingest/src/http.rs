@@ -36,6 +36,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest source or domain that a request may name.
 const MAX_NAME: usize = 128;
+/// What a line takes in a list of lines.
+const RANGE_BYTES: usize = size_of::<std::ops::Range<usize>>();
 /// The name of the correlation header.
 pub const REQUEST_ID: &str = "x-request-id";
 
@@ -116,6 +118,27 @@ impl HttpDoors {
             Err(error) => door.refuse(error.reason()),
         }
         result
+    }
+
+    /// Bounds the lines of a body before they are listed; a record has so many lines, and a line in
+    /// lists so many bytes.
+    pub(crate) fn admit_lines(
+        &self,
+        received: &mut Received,
+        lines_a_record: usize,
+        each: usize,
+        door: &Door,
+    ) -> Result<(), BodyError> {
+        let most = self.0.limits.records.saturating_mul(lines_a_record);
+        received.admit_lines(most, each).map_err(|error| {
+            door.refuse(error.reason());
+            match error {
+                BodyError::TooManyRecords { .. } => {
+                    BodyError::TooManyRecords { limit: self.0.limits.records as u64 }
+                }
+                other => other,
+            }
+        })
     }
 
     /// Hands records over and counts what became of them. The log says where they are: with the
@@ -316,7 +339,7 @@ async fn take(
     };
     let peer = peer(&request);
     let (parts, body) = request.into_parts();
-    let received =
+    let mut received =
         doors.read(body, &parts.headers, door).await.map_err(|error| Problem::from(&error))?;
     if received.bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(invalid("the body is empty: send at least one record".into()));
@@ -324,6 +347,9 @@ async fn take(
     let body = match kind {
         Kind::Json => Body::Json(received.bytes),
         Kind::Lines => {
+            doors
+                .admit_lines(&mut received, 1, RANGE_BYTES, door)
+                .map_err(|error| Problem::from(&error))?;
             Body::Lines { ranges: Arc::new(lines::ranges(&received.bytes)), body: received.bytes }
         }
     };
@@ -406,6 +432,7 @@ impl From<&BodyError> for Problem {
     fn from(error: &BodyError) -> Self {
         let title = match error {
             BodyError::TooLarge { .. } => "body too large",
+            BodyError::TooManyRecords { .. } => "too many records",
             BodyError::UnknownEncoding(_) => "content encoding not understood",
             BodyError::Corrupt(_) => "body does not decode",
             BodyError::Slow(_) => "body too slow",
@@ -415,7 +442,9 @@ impl From<&BodyError> for Problem {
         let slug = error.reason().replace('_', "-");
         let problem = Self::new(error.status(), &slug, title, error.to_string());
         match error {
-            BodyError::TooLarge { limit, .. } => problem.with_limit(*limit),
+            BodyError::TooLarge { limit, .. } | BodyError::TooManyRecords { limit } => {
+                problem.with_limit(*limit)
+            }
             BodyError::Busy => problem.with_retry_after(1000),
             _ => problem,
         }

@@ -12,6 +12,7 @@ pub mod listen;
 pub mod listener;
 pub mod metrics;
 pub mod network;
+mod patient;
 pub mod problem;
 pub mod serve;
 pub mod submit;

@@ -58,6 +58,60 @@ pub struct LineCutter {
 struct Overlong {
     kept: Bytes,
     length: u64,
+    ends_in_cr: bool,
+    blank: Blank,
+}
+
+impl Overlong {
+    fn add(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        self.ends_in_cr = bytes.last().map_or(self.ends_in_cr, |last| *last == b'\r');
+        self.blank.add(bytes);
+    }
+}
+
+/// Whether bytes that come piece by piece make a blank line, as [`ranges`] sees it: white space, and
+/// behind it nothing but `\r` and NUL.
+#[derive(Debug)]
+struct Blank {
+    holds: bool,
+    nul: bool,
+}
+
+impl Default for Blank {
+    fn default() -> Self {
+        Self { holds: true, nul: false }
+    }
+}
+
+impl Blank {
+    fn add(&mut self, bytes: &[u8]) {
+        if !self.holds {
+            return;
+        }
+        for byte in bytes {
+            self.nul |= *byte == 0;
+            let fits =
+                if self.nul { matches!(byte, b'\r' | 0) } else { byte.is_ascii_whitespace() };
+            if !fits {
+                self.holds = false;
+                return;
+            }
+        }
+    }
+}
+
+/// The length of a line as it was sent, without the newline and one `\r` before it.
+fn length(body: &[u8], line: &Range<usize>) -> usize {
+    let behind = body.get(line.end..).unwrap_or_default();
+    match behind {
+        [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n', ..] => line.len(),
+        _ => {
+            let end = memchr::memchr(b'\n', behind).unwrap_or(behind.len());
+            let cr = behind.get(..end).is_some_and(|bytes| bytes.last() == Some(&b'\r'));
+            line.len() + end - usize::from(cr)
+        }
+    }
 }
 
 impl LineCutter {
@@ -68,7 +122,8 @@ impl LineCutter {
     }
 
     /// Takes the complete lines out of the buffer; what follows the last newline stays in it, unless
-    /// the stream is at its `end`. Leaves at most `max_line` bytes in the buffer.
+    /// the stream is at its `end`. Leaves at most the longest line and a `\r` in the buffer. What comes
+    /// out does not depend on how the stream is cut into calls.
     pub fn cut(&mut self, buffer: &mut BytesMut, end: bool) -> Cut {
         let mut cut = Cut::default();
         if self.overlong.is_some() && !self.skip(buffer, end, &mut cut.dead) {
@@ -83,23 +138,30 @@ impl LineCutter {
         cut.body = buffer.split_to(complete).freeze();
         self.scanned = buffer.len();
         cut.lines = ranges(&cut.body);
-        if cut.lines.iter().any(|line| line.len() > self.max_line) {
-            let (body, max_line) = (cut.body.clone(), self.max_line);
+        let (body, max_line) = (cut.body.clone(), self.max_line);
+        let is_over = |line: &Range<usize>| length(&body, line) > max_line;
+        if cut.lines.iter().any(is_over) {
             cut.lines.retain(|line| {
-                let fits = line.len() <= max_line;
+                let fits = !is_over(line);
                 if !fits {
                     let kept = line.start..line.start + line.len().min(KEPT_OF_OVERLONG);
-                    cut.dead.push(overlong(body.slice(kept), line.len() as u64, max_line));
+                    let length = length(&body, line) as u64;
+                    cut.dead.push(overlong(body.slice(kept), length, max_line));
                 }
                 fits
             });
         }
-        if buffer.len() > self.max_line {
+        // A `\r` at the end may belong to the line's end.
+        let open = buffer.len() - usize::from(buffer.last() == Some(&b'\r'));
+        if open > self.max_line {
             let line = buffer.split().freeze();
             let kept = line.slice(..line.len().min(KEPT_OF_OVERLONG));
             // A copy, so that eight KiB do not keep a whole read buffer alive.
             let kept = Bytes::copy_from_slice(&kept);
-            self.overlong = Some(Overlong { kept, length: line.len() as u64 });
+            let mut overlong =
+                Overlong { kept, length: 0, ends_in_cr: false, blank: Blank::default() };
+            overlong.add(&line);
+            self.overlong = Some(overlong);
             self.scanned = 0;
         }
         cut
@@ -110,15 +172,17 @@ impl LineCutter {
         let newline = memchr::memchr(b'\n', buffer);
         let dropped = newline.unwrap_or(buffer.len());
         if let Some(overlong) = &mut self.overlong {
-            overlong.length += dropped as u64;
+            overlong.add(buffer.get(..dropped).unwrap_or_default());
         }
         let _ = buffer.split_to(newline.map_or(buffer.len(), |at| at + 1));
         self.scanned = 0;
         if newline.is_none() && !end {
             return false;
         }
-        if let Some(Overlong { kept, length }) = self.overlong.take() {
-            dead.push(overlong(kept, length, self.max_line));
+        if let Some(Overlong { kept, length, ends_in_cr, blank }) = self.overlong.take()
+            && !blank.holds
+        {
+            dead.push(overlong(kept, length - u64::from(ends_in_cr), self.max_line));
         }
         true
     }
@@ -166,12 +230,15 @@ mod tests {
         /// However the bytes arrive, the same lines live and the same ones die.
         #[test]
         fn pieces_do_not_matter(
-            text in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), any::<u8>()], 0..400),
+            text in proptest::collection::vec(prop_oneof![
+                Just(b'\n'), Just(b'\r'), Just(0), Just(b' '), Just(b'a'), any::<u8>(),
+            ], 0..400),
             cuts in proptest::collection::vec(1..40usize, 1..40),
         ) {
+            let whole = LineCutter::new(20).cut(&mut BytesMut::from(text.as_slice()), true);
             let mut cutter = LineCutter::new(20);
             let mut buffer = BytesMut::new();
-            let (mut lived, mut dead) = (Vec::new(), 0);
+            let (mut lived, mut dead) = (Vec::new(), Vec::new());
             let mut rest = text.as_slice();
             for cut in cuts.iter().cycle() {
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
@@ -179,16 +246,30 @@ mod tests {
                 rest = later;
                 let got = cutter.cut(&mut buffer, rest.is_empty());
                 lived.extend(texts(&got.body, &got.lines));
-                dead += got.dead.len();
-                prop_assert!(buffer.len() <= 20);
+                dead.extend(got.dead);
+                prop_assert!(buffer.len() <= 21);
                 if rest.is_empty() { break; }
             }
-            let all = texts(&text, &ranges(&text));
-            let (fit, long): (Vec<_>, Vec<_>) = all.into_iter().partition(|line| line.len() <= 20);
-            // A line may be cut off as overlong before its trailing blanks are seen.
-            prop_assert!(lived.len() <= fit.len() && lived.iter().all(|line| fit.contains(line)));
-            prop_assert!(dead >= long.len());
-            prop_assert!(lived.len() + dead >= fit.len() + long.len());
+            prop_assert_eq!(lived, texts(&whole.body, &whole.lines));
+            prop_assert_eq!(dead.len(), whole.dead.len());
+            for (one, other) in dead.iter().zip(&whole.dead) {
+                let number = |letter: &DeadLetter| {
+                    letter.reason.split(' ').nth(2).map(str::to_owned)
+                };
+                prop_assert_eq!(number(one), number(other));
+                let shorter = one.raw.len().min(other.raw.len());
+                prop_assert_eq!(&one.raw[..shorter], &other.raw[..shorter]);
+            }
+        }
+
+        /// Lines are those of the text; the long ones die.
+        #[test]
+        fn long_lines_die(text in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a')], 0..400)) {
+            let cut = LineCutter::new(20).cut(&mut BytesMut::from(text.as_slice()), true);
+            let (fit, long): (Vec<_>, Vec<_>) =
+                texts(&text, &ranges(&text)).into_iter().partition(|line| line.len() <= 20);
+            prop_assert_eq!(texts(&cut.body, &cut.lines), fit);
+            prop_assert_eq!(cut.dead.len(), long.len());
         }
     }
 }

@@ -72,7 +72,8 @@ pub struct ListenerConfig {
     /// The longest line or message in bytes; a longer one becomes a dead letter.
     #[serde(default = "default_line")]
     pub max_line_bytes: usize,
-    /// The most bytes of one connection that may wait for durability before reading goes on.
+    /// The most bytes of memory that the records of one connection may hold while they wait for
+    /// durability; then reading stops until some are durable.
     #[serde(default = "default_in_flight")]
     pub max_in_flight_bytes: usize,
     /// What senders' clocks are ahead of UTC, in minutes, where a line says nothing about it.

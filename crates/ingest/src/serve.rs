@@ -2,6 +2,7 @@
 //! end.
 
 use crate::metrics::Door;
+use crate::patient::Patient;
 use crate::tls::Tls;
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -30,13 +31,15 @@ pub struct ServerLimits {
     /// How long a client may take to send the head of a request, in seconds. A connection that is
     /// kept open between requests is closed after this time, too.
     pub header_seconds: u64,
+    /// How long a client may take none of an answer before its connection is closed, in seconds.
+    pub write_seconds: u64,
     /// How long requests may take to finish when the server stops, in seconds.
     pub drain_seconds: u64,
 }
 
 impl Default for ServerLimits {
     fn default() -> Self {
-        Self { connections: 4096, header_seconds: 30, drain_seconds: 20 }
+        Self { connections: 4096, header_seconds: 30, write_seconds: 60, drain_seconds: 20 }
     }
 }
 
@@ -56,14 +59,21 @@ pub async fn serve(
         let (router, tls, door) = (router.clone(), tls.clone(), door.clone());
         let (stop, abort) = (stop.clone(), abort.clone());
         let header = Duration::from_secs(limits.header_seconds.max(1));
+        let write = Duration::from_secs(limits.write_seconds.max(1));
         tasks.spawn(async move {
             let _place = place;
             let _open = door.connection();
             let work = async {
                 match tls {
-                    None => connection(stream, peer, router, header, stop).await,
+                    None => {
+                        let stream = Patient::new(stream, write, door.clone());
+                        connection(stream, peer, router, header, stop).await;
+                    }
                     Some(tls) => match tls.accept(stream).await {
-                        Ok(stream) => connection(stream, peer, router, header, stop).await,
+                        Ok(stream) => {
+                            let stream = Patient::new(stream, write, door.clone());
+                            connection(stream, peer, router, header, stop).await;
+                        }
                         Err(error) => {
                             door.refuse("tls");
                             tracing::debug!(%peer, %error, "connection refused");

@@ -117,7 +117,23 @@ pub enum FieldValue<'a> {
     Json(&'a str),
 }
 
+impl DeadLetter {
+    /// How many bytes of memory the letter holds, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.raw.len() + self.reason.len() + size_of::<Self>()
+    }
+}
+
 impl ParsedRecord {
+    /// How many bytes of memory the record holds, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.raw.len()
+            + size_of::<Self>()
+            + self.fields.len() * size_of::<(Cow<'static, str>, OwnedValue)>()
+    }
+
     /// The whole line as text; empty when the bytes are not UTF-8, which no parser of this crate
     /// makes.
     #[must_use]
@@ -202,6 +218,19 @@ impl Body {
             }
             Self::Records(records) => records.iter().map(|record| record.raw.len()).sum(),
             Self::DeadLetters(letters) => letters.iter().map(|letter| letter.raw.len()).sum(),
+        }
+    }
+
+    /// How many bytes of memory the body holds, about: its bytes, and what each record takes beside
+    /// them, which for short records is the most of it.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Json(body) => body.len(),
+            Self::BulkItems { body, items } => body.len() + items.len() * size_of::<BulkItem>(),
+            Self::Lines { body, ranges } => body.len() + ranges.len() * size_of::<Range<usize>>(),
+            Self::Records(records) => records.iter().map(ParsedRecord::held_bytes).sum(),
+            Self::DeadLetters(letters) => letters.iter().map(DeadLetter::held_bytes).sum(),
         }
     }
 

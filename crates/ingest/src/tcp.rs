@@ -30,7 +30,8 @@ impl Lines {
 impl Protocol for Lines {
     fn feed(&mut self, buffer: &mut BytesMut, end: bool, _now: i64) {
         let cut = self.cutter.cut(buffer, end);
-        self.kept += cut.body.len() + cut.dead.iter().map(|letter| letter.raw.len()).sum::<usize>();
+        self.kept += cut.body.len() + cut.lines.len() * size_of::<Range<usize>>();
+        self.kept += cut.dead.iter().map(DeadLetter::held_bytes).sum::<usize>();
         self.dead.extend(cut.dead);
         if !cut.lines.is_empty() {
             self.stretches.push((cut.body, cut.lines));

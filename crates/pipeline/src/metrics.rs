@@ -39,6 +39,7 @@ pub struct Metrics {
     pub records_dead_lettered: Counter,
     pub records_ahead_of_clock: Counter,
     pub fields_overflowed: Counter,
+    pub further_source_records: Counter,
     pub frames: Counter,
     pub frame_rows: Histogram,
     pub alerts: Family<DetectorLabel, Counter>,
@@ -80,6 +81,7 @@ impl Metrics {
             records_dead_lettered: Counter::default(),
             records_ahead_of_clock: Counter::default(),
             fields_overflowed: Counter::default(),
+            further_source_records: Counter::default(),
             frames: Counter::default(),
             frame_rows: Histogram::new(exponential_buckets(1.0, 4.0, 11)),
             alerts: Family::default(),
@@ -106,7 +108,7 @@ impl Metrics {
     }
 
     fn register_counters(&self, registry: &mut Registry) {
-        let counters: [(&str, &str, &Counter); 15] = [
+        let counters: [(&str, &str, &Counter); 16] = [
             (
                 "palisade_gateway_records",
                 "Records that front doors handed to the gateway",
@@ -153,6 +155,11 @@ impl Metrics {
                 "palisade_fields_overflowed",
                 "Fields kept in the overflow column",
                 &self.fields_overflowed,
+            ),
+            (
+                "palisade_further_source_records",
+                "Records of sources past their tenant's bound, which share their limits",
+                &self.further_source_records,
             ),
             ("palisade_frames", "Frames that passed the pipeline", &self.frames),
             ("palisade_commits", "Commits made", &self.commits),

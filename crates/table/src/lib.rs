@@ -4,7 +4,7 @@
 //! Parquet files ([`segment`]) with an entity index beside each ([`index`]). [`Tables`] takes rows in
 //! log order, seals them ([`seal`]), keeps segments in shape ([`maintain`], [`compact`],
 //! [`retention`]), and hands out consistent snapshots (M3). The catalog knows which segments are live
-//! ([`commits`]); [`provider`] is the table as SQL reads it.
+//! ([`commits`]). With the feature `provider`, the module of that name is the table as SQL reads it.
 
 pub mod commits;
 mod commits_catalog;
@@ -18,6 +18,7 @@ mod memory;
 mod merge;
 pub mod open;
 mod order;
+#[cfg(feature = "provider")]
 pub mod provider;
 pub mod retention;
 pub mod seal;

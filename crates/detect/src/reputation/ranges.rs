@@ -135,8 +135,10 @@ impl RangesBuilder {
         self.v6 = self.v6.merge(&other.v6, keep);
     }
 
-    pub(super) fn build(self) -> Ranges {
+    pub(super) fn build(mut self) -> Ranges {
         let mut ranges = Ranges::default();
+        // A range that ends with the last address ends a step beyond it, which begins nothing.
+        self.v4.0.retain(|(start, _)| *start <= u128::from(u32::MAX));
         if self.v4.0.len() > 1 || self.v4.0.first().is_some_and(|(_, v)| *v != Value::NONE) {
             ranges.starts = self.v4.0.iter().map(|(start, _)| *start as u32).collect();
             ranges.values = self.v4.0.iter().map(|(_, value)| *value).collect();

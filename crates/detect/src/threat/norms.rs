@@ -5,6 +5,10 @@
 //! since the last tick waits beside the norm in force and is folded in by the tick (I3), so where
 //! batches end is invisible.
 //!
+//! A tenant has norms for a bounded number of sources, first come, first kept; the sources beyond
+//! share one norm. So nobody can make memory grow by naming ever new sources, nor take the norms away
+//! from other tenants. What was kept before is never displaced.
+//!
 //! Serialised form, little-endian: the bytes `PSN1`; then twice, for the norm in force and for what
 //! waits: a `u32` number of sources and for each, ordered by tenant and source, the tenant's length
 //! (`u16`) and bytes, the source's length (`u16`) and bytes, count, sum and sum of squares (`u64`).
@@ -23,8 +27,11 @@ const HALVE_AT: u64 = 1 << 22;
 /// The least standard deviation, in bits: a source whose payloads are all alike is not surprised by
 /// small differences.
 const LEAST_DEVIATION: f32 = 0.25;
-/// How many sources are kept by default.
-pub const DEFAULT_SOURCES: usize = 10_000;
+/// How many sources of a tenant have a norm of their own, by default.
+pub const DEFAULT_SOURCES: usize = 1_000;
+/// The source under whose name a tenant's further sources share a norm. It has spaces, so no sender
+/// can have it.
+const FURTHER: &str = "(further sources)";
 const MAGIC: &[u8; 4] = b"PSN1";
 
 /// Sums over quantised entropies.
@@ -96,6 +103,8 @@ type Key = (String, String);
 pub struct SourceNorms {
     in_force: BTreeMap<Key, Sums>,
     waiting: BTreeMap<Key, Sums>,
+    /// For each tenant how many sources are in either, the shared one aside.
+    sources: BTreeMap<String, usize>,
     most: usize,
 }
 
@@ -127,11 +136,22 @@ impl NormError {
 }
 
 impl SourceNorms {
-    /// No norms yet, for at most `most` sources. Sources beyond have none, so their entropy does
-    /// not count.
+    /// No norms yet, for at most `most` sources of each tenant; the ones beyond share one.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { in_force: BTreeMap::new(), waiting: BTreeMap::new(), most }
+        Self::of(BTreeMap::new(), BTreeMap::new(), most)
+    }
+
+    fn of(in_force: BTreeMap<Key, Sums>, waiting: BTreeMap<Key, Sums>, most: usize) -> Self {
+        let mut norms = Self { in_force, waiting, sources: BTreeMap::new(), most };
+        let known = norms.in_force.keys();
+        let new = norms.waiting.keys().filter(|key| !norms.in_force.contains_key(*key));
+        for (tenant, source) in known.chain(new) {
+            if source != FURTHER {
+                *norms.sources.entry(tenant.clone()).or_default() += 1;
+            }
+        }
+        norms
     }
 
     /// Adds the entropies of a batch's rows (as from [`entropy::quantised_rows`]) to what waits for
@@ -139,58 +159,65 @@ impl SourceNorms {
     pub fn observe(&mut self, quantised: &[u16], batch: &RecordBatch) {
         let groups = Groups::of(batch);
         let mut sums = vec![Sums::default(); groups.names.len()];
+        // In the order of their first observation: who comes first is kept (I3).
+        let mut order = Vec::new();
         for (row, value) in quantised.iter().enumerate() {
+            let group = groups.of_row(row);
             if *value != entropy::NONE
-                && let Some(sums) = sums.get_mut(groups.of_row(row))
+                && let Some(sums) = sums.get_mut(group)
             {
+                if sums.count == 0 {
+                    order.push(group);
+                }
                 sums.observe(*value);
             }
         }
-        for ((tenant, source), sums) in groups.names.iter().zip(&sums) {
-            if sums.count == 0 {
-                continue;
-            }
-            let key = ((*tenant).to_owned(), (*source).to_owned());
-            let full = self.waiting.len() >= self.most;
-            match self.waiting.entry(key) {
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    let waiting = entry.get_mut();
-                    // Not `add`: halving before the tick would depend on where batches end.
-                    waiting.count += sums.count;
-                    waiting.sum += sums.sum;
-                    waiting.squares += sums.squares;
-                }
-                std::collections::btree_map::Entry::Vacant(entry) if !full => {
-                    entry.insert(*sums);
-                }
-                std::collections::btree_map::Entry::Vacant(_) => {}
-            }
+        for group in order {
+            let named = groups.names.get(group).zip(sums.get(group));
+            let Some(((tenant, source), sums)) = named else { continue };
+            let key = self.place(tenant, source);
+            let waiting = self.waiting.entry(key).or_default();
+            // Not `add`: halving before the tick would depend on where batches end.
+            waiting.count += sums.count;
+            waiting.sum += sums.sum;
+            waiting.squares += sums.squares;
         }
+    }
+
+    /// Under which key a source is observed.
+    fn place(&mut self, tenant: &str, source: &str) -> Key {
+        let key = (tenant.to_owned(), source.to_owned());
+        if self.in_force.contains_key(&key) || self.waiting.contains_key(&key) {
+            return key;
+        }
+        let known = self.sources.entry(tenant.to_owned()).or_default();
+        if *known < self.most {
+            *known += 1;
+            return key;
+        }
+        (tenant.to_owned(), FURTHER.to_owned())
     }
 
     /// A tick: what was observed since the last one comes into force.
     pub fn on_tick(&mut self) {
         for (key, sums) in std::mem::take(&mut self.waiting) {
-            let full = self.in_force.len() >= self.most;
-            match self.in_force.entry(key) {
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    entry.get_mut().add(&sums);
-                }
-                std::collections::btree_map::Entry::Vacant(entry) if !full => {
-                    entry.insert(Sums::default()).add(&sums);
-                }
-                std::collections::btree_map::Entry::Vacant(_) => {}
-            }
+            self.in_force.entry(key).or_default().add(&sums);
         }
     }
 
-    /// The norm in force of a source; `None` while it is being learned.
+    /// The norm in force of a source, of a further one that of all further ones; `None` while it is
+    /// being learned.
     #[must_use]
     pub fn norm(&self, tenant: &str, source: &str) -> Option<SourceNorm> {
         if self.in_force.is_empty() {
             return None;
         }
-        self.in_force.get(&(tenant.to_owned(), source.to_owned()))?.norm()
+        let mut key = (tenant.to_owned(), source.to_owned());
+        if let Some(sums) = self.in_force.get(&key) {
+            return sums.norm();
+        }
+        FURTHER.clone_into(&mut key.1);
+        self.in_force.get(&key)?.norm()
     }
 
     /// How many sources are known.
@@ -237,7 +264,7 @@ impl SourceNorms {
         if !reader.rest.is_empty() {
             return Err(reader.damaged());
         }
-        Ok(Self { in_force, waiting, most })
+        Ok(Self::of(in_force, waiting, most))
     }
 }
 
@@ -408,12 +435,57 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_bounded() {
+    fn sources_are_bounded_for_each_tenant_and_the_further_ones_share() {
+        let of = |tenant: &str, source: &str, rows: usize| {
+            let column = |text: &str| Arc::new(StringArray::from(vec![text; rows])) as ArrayRef;
+            RecordBatch::try_from_iter([("tenant", column(tenant)), ("source", column(source))])
+                .unwrap()
+        };
         let mut norms = SourceNorms::new(2);
-        for source in ["a", "b", "c", "d"] {
-            norms.observe(&[1], &batch(&[source]));
-            norms.on_tick();
+        norms.observe(&[1024; 300], &of("t", "a", 300));
+        norms.on_tick();
+        // A flood of names in one second does not displace what is known.
+        for number in 0..500 {
+            norms.observe(&[2048], &of("t", &format!("junk{number}"), 1));
         }
-        assert_eq!(norms.len(), 2);
+        norms.observe(&[1024; 300], &of("t", "a", 300));
+        norms.observe(&[512; 300], &of("other", "a", 300));
+        norms.on_tick();
+        assert_eq!(norms.len(), 4, "a, junk0, the further ones; and the other tenant's");
+        assert_eq!(norms.norm("t", "a").map(|norm| norm.count), Some(600));
+        assert_eq!(norms.norm("t", "junk0"), None, "it is being learned");
+        let shared = norms.norm("t", "junk77").unwrap();
+        assert_eq!((shared.count, shared.mean), (499, 8.0));
+        assert_eq!(norms.norm("t", "never seen"), Some(shared));
+        assert_eq!(norms.norm("other", "a").unwrap().mean, 2.0);
+        assert_eq!(norms.norm("other", "b"), None);
+        // The bound holds after a restart too.
+        let mut again = SourceNorms::restore(&norms.snapshot(), 2).unwrap();
+        assert_eq!(again, norms);
+        again.observe(&[7], &of("t", "late", 1));
+        again.on_tick();
+        assert_eq!(again.len(), 4);
+    }
+
+    proptest! {
+        /// Where batches end is invisible at the bound too, whichever rows have no entropy.
+        #[test]
+        fn who_comes_first_is_kept(
+            rows in prop::collection::vec((prop_oneof![Just(entropy::NONE), Just(7u16)], 0usize..6), 1..40),
+            cut in 0usize..40,
+        ) {
+            let names = ["a", "b", "c", "d", "e", "f"];
+            let observe = |rows: &[(u16, usize)], norms: &mut SourceNorms| {
+                let values: Vec<u16> = rows.iter().map(|row| row.0).collect();
+                let sources: Vec<&str> = rows.iter().map(|row| names[row.1]).collect();
+                norms.observe(&values, &batch(&sources));
+            };
+            let (mut whole, mut split) = (SourceNorms::new(2), SourceNorms::new(2));
+            observe(&rows, &mut whole);
+            let (head, tail) = rows.split_at(cut.min(rows.len()));
+            observe(head, &mut split);
+            observe(tail, &mut split);
+            prop_assert_eq!(&whole, &split);
+        }
     }
 }

@@ -56,12 +56,15 @@ use rows::Rows;
 use scan::{Refusal, Scan, Why};
 use std::sync::Arc;
 
-/// What one sender's records look like.
+/// A sender: the tenant and the source that it named.
 #[derive(Debug)]
 struct Source {
     tenant: String,
     name: String,
-    paths: Paths,
+    /// What its records look like: a place in [`FrameBuilder::paths`].
+    paths: u32,
+    /// It is past the tenant's bound of sources and shares what it has with others.
+    further: bool,
 }
 
 /// Rows that came with the same request, or with requests that have all this in common.
@@ -75,6 +78,9 @@ struct Run {
 
 /// How many senders are remembered from frame to frame before all are forgotten.
 const REMEMBERED_SOURCES: usize = 256;
+/// Under this name the sources of a tenant past its bound ([`DecodeLimits::max_sources`]) are reported
+/// together. It has spaces, so no sender can have it.
+pub const FURTHER_SOURCES: &str = "(further sources)";
 
 /// Builds frames of the stream `events` out of requests.
 #[derive(Debug)]
@@ -83,6 +89,10 @@ pub struct FrameBuilder {
     scratch: Scratch,
     sources: Vec<Source>,
     source_by_name: HashMap<String, u32, FixedState>,
+    /// What the records of each sender look like; one for all further sources of a tenant.
+    paths: Vec<Paths>,
+    /// For each tenant how many sources have paths of their own, and the paths that the others share.
+    tenants: HashMap<String, (usize, Option<u32>), FixedState>,
     source_key: String,
     domains: Vec<String>,
     runs: Vec<Run>,
@@ -99,6 +109,8 @@ impl FrameBuilder {
             scratch: Scratch::default(),
             sources: Vec::new(),
             source_by_name: HashMap::with_hasher(FixedState::default()),
+            paths: Vec::new(),
+            tenants: HashMap::with_hasher(FixedState::default()),
             source_key: String::new(),
             domains: Vec::new(),
             runs: Vec::new(),
@@ -110,8 +122,8 @@ impl FrameBuilder {
     /// Sets other bounds, from the next record on.
     pub fn set_limits(&mut self, limits: DecodeLimits) {
         self.rows.limits = limits;
-        for source in &mut self.sources {
-            source.paths.epoch += 1;
+        for paths in &mut self.paths {
+            paths.epoch += 1;
         }
     }
 
@@ -134,14 +146,19 @@ impl FrameBuilder {
         let mut limited_sources: Vec<_> = self
             .sources
             .iter()
-            .filter(|source| source.paths.limited)
-            .map(|source| (source.tenant.clone(), source.name.clone()))
+            .filter(|source| self.paths.get(source.paths as usize).is_some_and(|p| p.limited))
+            .map(|source| {
+                let name = if source.further { FURTHER_SOURCES } else { &source.name };
+                (source.tenant.clone(), name.to_owned())
+            })
             .collect();
         limited_sources.sort();
+        limited_sources.dedup();
         DecodeStats {
             overflow_fields: counters.overflow_fields,
             limited_fields: counters.limited_fields,
             limited_sources,
+            further_source_records: counters.further_source_records,
             future_times: counters.future_times,
             unread_times: counters.unread_times,
             replaced_surrogates: counters.replaced_surrogates,
@@ -260,8 +277,8 @@ impl FrameBuilder {
             return;
         }
         self.rows.truncate(mark.rows, mark.stats);
-        for source in &mut self.sources {
-            source.paths.truncate(mark.rows);
+        for paths in &mut self.paths {
+            paths.truncate(mark.rows);
         }
         while self.runs.last().is_some_and(|run| run.end > mark.rows) {
             // A run that began before the mark keeps its rows up to it.
@@ -284,14 +301,28 @@ impl FrameBuilder {
         self.runs.clear();
         self.domains.clear();
         self.frame += 1;
-        if self.sources.len() > REMEMBERED_SOURCES {
-            self.sources.clear();
-            self.source_by_name.clear();
-        }
-        for source in &mut self.sources {
-            source.paths.begin_frame();
+        self.forget_sources();
+        for paths in &mut self.paths {
+            paths.begin_frame();
         }
         batch
+    }
+
+    /// Forgets the names of further sources, and all sources when there are too many.
+    fn forget_sources(&mut self) {
+        if self.paths.len() > REMEMBERED_SOURCES {
+            self.sources.clear();
+            self.source_by_name.clear();
+            self.paths.clear();
+            self.tenants.clear();
+        } else if self.sources.iter().any(|source| source.further) {
+            self.sources.retain(|source| !source.further);
+            self.source_by_name.clear();
+            for (index, source) in self.sources.iter().enumerate() {
+                source_key(&source.tenant, &source.name, &mut self.source_key);
+                self.source_by_name.insert(self.source_key.clone(), index as u32);
+            }
+        }
     }
 
     fn build(&mut self) -> Option<RecordBatch> {
@@ -388,21 +419,41 @@ impl FrameBuilder {
         {
             return run.source;
         }
-        self.source_key.clear();
-        self.source_key.push_str(ctx.tenant);
-        self.source_key.push('\0');
-        self.source_key.push_str(ctx.source);
+        source_key(ctx.tenant, ctx.source, &mut self.source_key);
         if let Some(known) = self.source_by_name.get(&self.source_key) {
             return *known;
         }
         let index = self.sources.len() as u32;
+        let (paths, further) = self.paths_of_new_source(ctx.tenant);
         self.sources.push(Source {
             tenant: ctx.tenant.to_owned(),
             name: ctx.source.to_owned(),
-            paths: Paths::new(),
+            paths,
+            further,
         });
         self.source_by_name.insert(self.source_key.clone(), index);
         index
+    }
+
+    /// Paths for a source that is not known: its own, or past the tenant's bound the shared ones.
+    fn paths_of_new_source(&mut self, tenant: &str) -> (u32, bool) {
+        let new = self.paths.len() as u32;
+        let most = self.rows.limits.max_sources;
+        let (own, shared) = match self.tenants.get_mut(tenant) {
+            Some(known) => known,
+            None => self.tenants.entry(tenant.to_owned()).or_default(),
+        };
+        let further = *own >= most;
+        let paths = if further {
+            *shared.get_or_insert(new)
+        } else {
+            *own += 1;
+            new
+        };
+        if paths == new {
+            self.paths.push(Paths::new());
+        }
+        (paths, further)
     }
 
     fn scan<'a>(&self, bytes: &'a [u8], at: usize) -> Scan<'a> {
@@ -421,22 +472,26 @@ impl FrameBuilder {
     ) -> Result<(), Refusal> {
         let full = self.rows.len() as usize >= MAX_FRAME_ROWS
             || self.rows.stats.bytes.saturating_add(bytes) > self.rows.limits.max_frame_bytes;
-        let Some(sender) = self.sources.get_mut(source as usize).filter(|_| !full) else {
+        let sender = self.sources.get(source as usize).filter(|_| !full);
+        let Some((further, paths)) = sender
+            .and_then(|sender| Some((sender.further, self.paths.get_mut(sender.paths as usize)?)))
+        else {
             return Err(Refusal { at: 0, why: Why::FrameFull });
         };
         // Keys that never come again would pile up; a sender with more keys than this pays for it
         // by having them forgotten now and then.
-        if sender.paths.len() > 4 * self.rows.limits.max_dynamic_columns + 1_024 {
-            sender.paths.forget();
+        if paths.len() > 4 * self.rows.limits.max_dynamic_columns + 1_024 {
+            paths.forget();
         }
         self.rows.begin(ctx.clock);
         let mut record =
-            Record { rows: &mut self.rows, paths: &mut sender.paths, scratch: &mut self.scratch };
+            Record { rows: &mut self.rows, paths: &mut *paths, scratch: &mut self.scratch };
         if let Err(refusal) = fields(&mut record) {
-            self.rows.abandon(&mut sender.paths);
+            self.rows.abandon(paths);
             return Err(refusal);
         }
         self.rows.complete(ctx, index, bytes);
+        self.rows.stats.further_source_records += u64::from(further);
         self.extend_run(ctx, source);
         Ok(())
     }
@@ -492,6 +547,13 @@ impl FrameBuilder {
             ),
         }
     }
+}
+
+fn source_key(tenant: &str, source: &str, key: &mut String) {
+    key.clear();
+    key.push_str(tenant);
+    key.push('\0');
+    key.push_str(source);
 }
 
 fn invalid_utf8(record: &[u8]) -> String {

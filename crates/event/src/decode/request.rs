@@ -19,6 +19,10 @@ pub struct DecodeLimits {
     pub max_dynamic_columns: usize,
     /// Dynamic columns of one frame over all sources; default 4,000.
     pub max_frame_columns: usize,
+    /// Sources of one tenant that have column limits and memory of their own; default 128. The ones
+    /// beyond share those of one source: a sender can't make memory grow, or get more columns, by
+    /// naming ever new sources. Their records are taken as they are.
+    pub max_sources: usize,
     /// Records of one request; default 500,000. The ones beyond are refused.
     pub max_records_per_request: u64,
     /// Bytes of records in one frame; default 512 MiB, which keeps offsets within 31 bits.
@@ -36,6 +40,7 @@ impl Default for DecodeLimits {
             max_keys: 10_000,
             max_dynamic_columns: 1_000,
             max_frame_columns: 4_000,
+            max_sources: 128,
             max_records_per_request: 500_000,
             max_frame_bytes: 512 << 20,
             protected: Arc::default(),
@@ -105,7 +110,10 @@ pub struct DecodeStats {
     pub overflow_fields: u64,
     /// Names of fields that got no column because of a limit.
     pub limited_fields: u64,
-    /// The tenants and sources that reached the column limit, sorted.
+    /// Records of sources past their tenant's bound ([`DecodeLimits::max_sources`]).
+    pub further_source_records: u64,
+    /// The tenants and sources that reached the column limit, sorted; further sources stand together
+    /// as [`super::FURTHER_SOURCES`].
     pub limited_sources: Vec<(String, String)>,
     /// Times over five minutes ahead of the clock, kept in `claimed_time` (T4).
     pub future_times: u64,

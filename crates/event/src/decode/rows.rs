@@ -22,6 +22,7 @@ pub(super) struct Counters {
     pub(super) bytes: usize,
     pub(super) overflow_fields: u64,
     pub(super) limited_fields: u64,
+    pub(super) further_source_records: u64,
     pub(super) future_times: u64,
     pub(super) unread_times: u64,
     pub(super) replaced_surrogates: u64,

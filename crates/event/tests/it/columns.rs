@@ -2,7 +2,9 @@
 
 use crate::support::{CLOCK, CTX, Row, batch, builder, cell, decode, expect, fields, row};
 use arrow::datatypes::DataType;
-use palisade_event::decode::{DecodeLimits, FieldValue, FrameBuilder, RequestContext};
+use palisade_event::decode::{
+    DecodeLimits, FURTHER_SOURCES, FieldValue, FrameBuilder, RequestContext,
+};
 use palisade_event::id::RecordId;
 use palisade_event::schema::{self, Core};
 use std::sync::Arc;
@@ -454,4 +456,47 @@ fn keys_with_escapes_are_keys_like_others() {
     // What was predicted from an escaped key is no licence for the bare one.
     let (outcome, _) = decode(b"{\"a\\\"b\":1}\n{\"a\"b\":1}");
     assert_eq!((outcome.accepted, outcome.rejected_total), (1, 1));
+}
+
+#[test]
+fn sources_past_the_bound_share_one_column_limit_and_keep_their_names() {
+    let limits = DecodeLimits { max_sources: 2, max_dynamic_columns: 3, ..DecodeLimits::default() };
+    let mut builder = FrameBuilder::new(limits);
+    for frame in 0..3 {
+        for number in 0..40 {
+            let name = format!("source-{number}");
+            let ctx = RequestContext { source: &name, request: number, ..CTX };
+            let body = format!("{{\"a{number}\":1,\"b{number}\":2}}");
+            assert_eq!(builder.push_json_body(&ctx, body.as_bytes()).accepted, 1);
+        }
+        let other = RequestContext { tenant: "other", source: "source-9", ..CTX };
+        builder.push_json_body(&other, b"{\"own1\":1,\"own2\":2,\"own3\":3}");
+        let stats = builder.stats();
+        assert_eq!(stats.further_source_records, 38, "frame {frame}");
+        let shared = (CTX.tenant.to_owned(), FURTHER_SOURCES.to_owned());
+        assert_eq!(stats.limited_sources, [shared], "named once, and only they are limited");
+        let batch = builder.finish().unwrap();
+        let dynamic = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .filter(|field| Core::by_name(field.name()).is_none())
+            .count();
+        // Two sources of two columns, three for all the others, three of the other tenant.
+        assert_eq!(dynamic, 10);
+        for number in 0..40 {
+            let row = row(&batch, number);
+            assert_eq!(row["source"], format!("\"source-{number}\""), "frame {frame}");
+            // Nothing is lost: a field has its column or stands in the overflow.
+            let overflow = row.get("overflow").cloned().unwrap_or_default();
+            for name in ["a", "b"] {
+                let name = format!("{name}{number}");
+                assert!(
+                    row.contains_key(&name) || overflow.contains(&format!("\"{name}\"")),
+                    "{row:?}"
+                );
+            }
+        }
+        assert_eq!(row(&batch, 40)["own3"], "3");
+    }
 }

@@ -35,6 +35,10 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+/// What an item of `_bulk` takes beside its bytes until it is answered: its operation, its place, its
+/// line of the answer.
+const ITEM_BYTES: usize = 2 * size_of::<BulkItem>() + size_of::<Operation>() + 200;
+
 /// The version that is answered: what clients of 8.x and 9.x accept.
 pub const VERSION: &str = "8.17.0";
 
@@ -146,10 +150,15 @@ async fn bulk_request(
     request: Request,
 ) -> Response {
     let start = Instant::now();
-    let opened = match open(doors, request).await {
+    let mut opened = match open(doors, request).await {
         Ok(opened) => opened,
         Err(response) => return response,
     };
+    // An item is an action and a document, two lines; what is kept of it for its answer, a line of
+    // the answer, and the reason if it is refused.
+    if let Err(error) = doors.admit_lines(&mut opened.body, 2, ITEM_BYTES / 2, doors.bulk_door()) {
+        return unread(&error);
+    }
     let parsed = match bulk::parse(&opened.body.bytes, index.as_deref()) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -318,7 +327,9 @@ fn not_taken(error: &SubmitError) -> Response {
 
 fn unread(error: &BodyError) -> Response {
     let kind = match error {
-        BodyError::TooLarge { .. } => "content_too_long_exception",
+        BodyError::TooLarge { .. } | BodyError::TooManyRecords { .. } => {
+            "content_too_long_exception"
+        }
         BodyError::Busy => "es_rejected_execution_exception",
         _ => "illegal_argument_exception",
     };

@@ -11,7 +11,7 @@
 
 mod read;
 pub mod recognise;
-mod split;
+pub mod split;
 pub mod walk;
 
 use crate::submit::{Receipt, Submission, Submit, SubmitError};

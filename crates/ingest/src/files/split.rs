@@ -26,7 +26,7 @@ struct Scan {
 
 /// What was cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
     /// Whole values.
     Values(Bytes),
     /// A value of so many bytes that is over the bound and was dropped.
@@ -35,7 +35,7 @@ pub(super) enum Piece {
 
 /// Cuts a stream of JSON.
 #[derive(Debug)]
-pub(super) struct Splitter {
+pub struct Splitter {
     buffer: BytesMut,
     scan: Scan,
     max_value: usize,
@@ -46,7 +46,9 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    pub(super) fn new(max_value: usize) -> Self {
+    /// Values of at most about this many bytes; a longer one is dropped.
+    #[must_use]
+    pub fn new(max_value: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
             scan: Scan::default(),
@@ -57,7 +59,7 @@ impl Splitter {
     }
 
     /// Adds bytes; gives pieces once at least `piece` bytes are there, and the rest at the `end`.
-    pub(super) fn feed(&mut self, bytes: &[u8], piece: usize, end: bool) -> Vec<Piece> {
+    pub fn feed(&mut self, bytes: &[u8], piece: usize, end: bool) -> Vec<Piece> {
         let mut pieces = Vec::new();
         self.buffer.extend_from_slice(bytes);
         self.scan(&mut pieces);

@@ -279,6 +279,7 @@ impl Decoder {
         let stats = self.builder.stats();
         let metrics = &self.shared.on.metrics;
         metrics.fields_overflowed.inc_by(stats.overflow_fields);
+        metrics.further_source_records.inc_by(stats.further_source_records);
         metrics.records_ahead_of_clock.inc_by(stats.future_times);
         let letters = self.letters.finish();
         let events = self.builder.finish();

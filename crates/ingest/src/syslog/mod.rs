@@ -75,7 +75,9 @@ pub fn parse(line: &Bytes, context: &Context) -> (ParsedRecord, Format) {
         }
         None => rfc3164::parse(rest, priority.is_some(), context, &mut fields),
     };
-    let fields = fields.list;
+    let mut fields = fields.list;
+    // Most messages have few fields; what waits for its fsync must not hold room for many.
+    fields.shrink_to_fit();
     (ParsedRecord { raw, fields }, format)
 }
 

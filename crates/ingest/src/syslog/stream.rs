@@ -36,10 +36,11 @@ impl Protocol for Messages {
         let context = Context { now, utc_offset_minutes: self.utc_offset_minutes };
         let framed = self.framer.cut(buffer, end);
         for message in &framed.messages {
-            self.kept += message.len();
-            self.records.push(parse(message, &context).0);
+            let record = parse(message, &context).0;
+            self.kept += record.held_bytes();
+            self.records.push(record);
         }
-        self.kept += framed.dead.iter().map(|letter| letter.raw.len()).sum::<usize>();
+        self.kept += framed.dead.iter().map(DeadLetter::held_bytes).sum::<usize>();
         self.dead.extend(framed.dead);
     }
 

@@ -6,10 +6,11 @@
 //! busy the door stops reading, so the kernel drops, and counts, what nobody could store.
 
 use super::{Context, parse};
-use crate::connection::Clock;
+use crate::connection::{Clock, push_dead};
+use crate::lines::KEPT_OF_OVERLONG;
 use crate::listener::Validated;
 use crate::metrics::Door;
-use crate::submit::{Body, Submission, Submit, SubmitError};
+use crate::submit::{Body, DeadLetter, ParsedRecord, Submission, Submit, SubmitError};
 use crate::unanswered::deliver;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -23,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 const LONGEST: usize = 65_536;
 /// The most messages of one submission.
 const BATCH: usize = 1000;
+/// A submission has about so many bytes at most, beside its last message.
+const BATCH_BYTES: usize = 1 << 20;
 /// The most submissions that wait for durability.
 const BATCHES: usize = 16;
 
@@ -49,14 +52,20 @@ pub async fn serve(
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                     continue;
                 }
-                let records = batch(&socket, &mut datagram, &listener, &clock, &door);
+                let Taken { records, mut dead } =
+                    batch(&socket, &mut datagram, &listener, &clock, &door);
+                let mut bodies = Vec::new();
                 if !records.is_empty() {
+                    bodies.push(Body::Records(Arc::new(records)));
+                }
+                push_dead(&mut bodies, &mut dead);
+                for body in bodies {
                     let submission = Submission {
                         tenant: listener.tenant.clone(),
                         source: Arc::clone(&listener.source),
                         domain: None,
                         key: None,
-                        body: Body::Records(Arc::new(records)),
+                        body,
                         peer: None,
                     };
                     waiting.push(deliver(submit.as_ref(), submission, &door));
@@ -79,6 +88,13 @@ fn ended(result: Result<(), SubmitError>) -> Result<(), SubmitError> {
     }
 }
 
+/// What datagrams held.
+#[derive(Default)]
+struct Taken {
+    records: Vec<ParsedRecord>,
+    dead: Vec<DeadLetter>,
+}
+
 /// The messages that are there now.
 fn batch(
     socket: &UdpSocket,
@@ -86,10 +102,11 @@ fn batch(
     listener: &Validated,
     clock: &Clock,
     door: &Door,
-) -> Vec<crate::submit::ParsedRecord> {
+) -> Taken {
     let context = Context { now: clock(), utc_offset_minutes: listener.utc_offset_minutes };
-    let mut records = Vec::new();
-    while records.len() < BATCH {
+    let mut taken = Taken::default();
+    let mut bytes = 0;
+    while taken.records.len() + taken.dead.len() < BATCH && bytes < BATCH_BYTES {
         match socket.try_recv_from(datagram) {
             Ok((length, sender)) => {
                 door.bytes.inc_by(length as u64);
@@ -103,9 +120,26 @@ fn batch(
                 match message.get(..end) {
                     Some(message) if end > 0 && end <= listener.max_line => {
                         let message = Bytes::copy_from_slice(message);
-                        records.push(parse(&message, &context).0);
+                        let record = parse(&message, &context).0;
+                        bytes += record.held_bytes();
+                        taken.records.push(record);
                     }
-                    _ => door.refuse(if end == 0 { "empty" } else { "too_large" }),
+                    Some(message) if end > 0 => {
+                        let kept = message.get(..end.min(KEPT_OF_OVERLONG)).unwrap_or_default();
+                        let letter = DeadLetter {
+                            reason: format!(
+                                "datagram of {end} bytes is over the limit of {}: its first {} bytes are kept",
+                                listener.max_line,
+                                kept.len()
+                            ),
+                            content_type: "line",
+                            raw: Bytes::copy_from_slice(kept),
+                        };
+                        bytes += letter.held_bytes();
+                        taken.dead.push(letter);
+                        door.refuse("too_large");
+                    }
+                    _ => door.refuse("empty"),
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -113,5 +147,5 @@ fn batch(
             Err(_) => {}
         }
     }
-    records
+    taken
 }

@@ -314,3 +314,60 @@ async fn many_requests_share_a_connection() {
     assert_eq!(answers.matches("200 OK").count(), 21);
     assert_eq!(server.recorder.count(), 21);
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_let_go() {
+    let limits = ServerLimits { write_seconds: 1, ..ServerLimits::default() };
+    let server = server_with(true, BodyLimits::default(), limits).await;
+    // An answer far larger than what the kernel takes for a client that reads nothing.
+    let items = "{\"create\":{\"_index\":\"a\"}}\n{\"a\":1}\n".repeat(200_000);
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head =
+        format!("POST /_bulk HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", items.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(items.as_bytes()).await.unwrap();
+    let door = server.metrics.door("http");
+    for _ in 0..1000 {
+        if door.refused("write_stalled") == 1 && door.connections.get() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((door.refused("write_stalled"), door.connections.get()), (1, 0));
+    // A slow reader is no silent one.
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(items.as_bytes()).await.unwrap();
+    let (mut total, mut piece) = (0, vec![0; 4 << 20]);
+    while total < 10_000_000 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        total += stream.read(&mut piece).await.unwrap();
+    }
+    assert_eq!(door.refused("write_stalled"), 1);
+}
+
+#[tokio::test]
+async fn too_many_records_are_refused_before_they_are_listed() {
+    let limits = BodyLimits { records: 1000, ..BodyLimits::default() };
+    let server = server(true, limits).await;
+    let text = [("Content-Type", "text/plain")];
+    let lines = |count: usize| "a\n".repeat(count);
+    let answer = call(server.address, "POST", PATH, &text, lines(1000).as_bytes()).await;
+    assert_eq!((answer.status, answer.json()["accepted"].as_u64()), (200, Some(1000)));
+    let answer = call(server.address, "POST", PATH, &text, lines(1002).as_bytes()).await;
+    assert_eq!((answer.status, answer.json()["limit"].as_u64()), (413, Some(1000)));
+    assert_eq!(answer.json()["type"], "urn:palisade:problem:too-many-records");
+    let item = "{\"create\":{\"_index\":\"a\"}}\n{}\n";
+    let answer = call(server.address, "POST", "/_bulk", &[], item.repeat(1000).as_bytes()).await;
+    assert_eq!(answer.status, 200);
+    let answer = call(server.address, "POST", "/_bulk", &[], item.repeat(1001).as_bytes()).await;
+    assert_eq!(answer.status, 413);
+    assert!(answer.json()["error"]["reason"].as_str().unwrap().contains("1000 records"));
+    assert_eq!(server.metrics.door("http").refused("too_many_records"), 1);
+    assert_eq!(server.metrics.door("bulk").refused("too_many_records"), 1);
+    // What lists of short lines take counts as memory of bodies.
+    let limits = BodyLimits { memory_bytes: 2 << 20, ..BodyLimits::default() };
+    let server = crate::recorder::server(true, limits).await;
+    let answer = call(server.address, "POST", PATH, &text, lines(400_000).as_bytes()).await;
+    assert_eq!((answer.status, answer.header("retry-after").as_deref()), (429, Some("1")));
+}

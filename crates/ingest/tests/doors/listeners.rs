@@ -225,6 +225,37 @@ async fn syslog_over_udp() {
     server.task.await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn the_shortest_messages_hold_no_more_memory_than_long_ones() {
+    for protocol in [Protocol::SyslogTcp, Protocol::TcpLines] {
+        let server = start(protocol, |config| {
+            config.max_line_bytes = 1000;
+            config.max_in_flight_bytes = 100_000;
+        })
+        .await;
+        *server.recorder.delay.lock().unwrap() = Duration::from_millis(5);
+        finish(send(server.address, "x\n".repeat(50_000).as_bytes()).await).await;
+        assert_eq!(server.recorder.texts().len(), 50_000);
+        // A read of 64 KiB may bring 32,768 messages at once; what they hold waits before more is read.
+        let most = server.recorder.most_held.lock().unwrap().1;
+        assert!(most <= 100_000 + 32_768 * 200, "{protocol:?}: {most} bytes held at once");
+    }
+}
+
+#[tokio::test]
+async fn datagrams_over_the_limit_are_kept_as_dead_letters() {
+    let server = start(Protocol::SyslogUdp, |config| config.max_line_bytes = 300).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(&[b'y'; 9000], server.address).await.unwrap();
+    socket.send_to(b"<34>May  1 12:00:00 host app: fine", server.address).await.unwrap();
+    server.recorder.wait_for(2).await;
+    let dead = server.recorder.dead();
+    assert!(dead[0].0.starts_with("datagram of 9000 bytes is over the limit of 300"), "{dead:?}");
+    assert_eq!(dead[0].1.len(), 8192);
+    assert_eq!(server.recorder.texts(), ["<34>May  1 12:00:00 host app: fine"]);
+    assert_eq!(server.door.refused("too_large"), 1);
+}
+
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,

@@ -28,6 +28,8 @@ pub(crate) struct Recorder {
     pub(crate) delay: Mutex<Duration>,
     /// Most bytes waiting at once.
     pub(crate) most_waiting: Arc<Mutex<(usize, usize)>>,
+    /// Most memory held by what waited at once.
+    pub(crate) most_held: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Recorder {
@@ -138,7 +140,7 @@ impl Submit for Recorder {
             Body::DeadLetters(letters) => letters.len(),
             _ => 0,
         };
-        let bytes = submission.body.bytes();
+        let (bytes, held_bytes) = (submission.body.bytes(), submission.body.held_bytes());
         self.taken.lock().unwrap().push(submission);
         let receipt = Receipt {
             accepted: (good.len() + letters) as u64,
@@ -154,9 +156,16 @@ impl Submit for Recorder {
             waiting.0 += bytes;
             waiting.1 = waiting.1.max(waiting.0);
         }
+        let held = Arc::clone(&self.most_held);
+        {
+            let mut held = held.lock().unwrap();
+            held.0 += held_bytes;
+            held.1 = held.1.max(held.0);
+        }
         Box::pin(async move {
             tokio::time::sleep(delay).await;
             waiting.lock().unwrap().0 -= bytes;
+            held.lock().unwrap().0 -= held_bytes;
             Ok(receipt)
         })
     }
