@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The tables as queries see them.
-struct TableSnapshots(Arc<Tables>);
+pub(crate) struct TableSnapshots(pub(crate) Arc<Tables>);
 
 impl Snapshots for TableSnapshots {
     fn snapshot(&self, table: &str) -> Option<Snapshot> {

@@ -2,6 +2,7 @@
 
 use crate::error::QueryError;
 use crate::log::QueryLog;
+use crate::percentile::percentile_cont;
 use crate::pool::QueryPool;
 use crate::snapshots::Snapshots;
 use crate::{functions, guard, names, system};
@@ -23,7 +24,7 @@ use datafusion::object_store::memory::InMemory;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::sql::parser::Statement;
 use palisade_event::TenantId;
-use palisade_event::schema::Core;
+use palisade_event::schema::{ALERTS, Core, DEAD_LETTERS, EVENTS};
 use palisade_table::Snapshot;
 use palisade_table::provider::{EventTable, ReadCache, STORE_URL};
 use parking_lot::Mutex;
@@ -65,12 +66,16 @@ impl Template {
         let mut scalars = SessionStateDefaults::default_scalar_functions();
         scalars.retain(|function| !WITHOUT.contains(&function.name()));
         scalars.extend(functions::all());
+        let mut aggregates = SessionStateDefaults::default_aggregate_functions();
+        let own = percentile_cont();
+        aggregates.retain(|function| function.name() != own.name());
+        aggregates.push(own);
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
             .with_scalar_functions(scalars)
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_aggregate_functions(aggregates)
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .build();
         Self { state, spill, disk_bytes }
@@ -114,11 +119,14 @@ impl Session {
         log: &Arc<QueryLog>,
         pool: Arc<QueryPool>,
     ) -> Result<Self> {
-        let tables: BTreeMap<String, Snapshot> = snapshots
-            .tables()
-            .into_iter()
-            .filter_map(|name| snapshots.snapshot(&name).map(|snapshot| (name, snapshot)))
-            .collect();
+        // The built-in tables exist before their first row.
+        let built_in =
+            [EVENTS, ALERTS, DEAD_LETTERS].map(|name| (name.to_owned(), Snapshot::empty(name)));
+        let mut tables = BTreeMap::from(built_in);
+        let names = snapshots.tables().into_iter();
+        tables.extend(
+            names.filter_map(|name| snapshots.snapshot(&name).map(|snapshot| (name, snapshot))),
+        );
         let main = Arc::new(MainSchema {
             tenant: tenant.clone(),
             tables,

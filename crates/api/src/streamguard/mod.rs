@@ -251,6 +251,20 @@ async fn count(
     Ok(rows.first().and_then(|row| sql::integer(row, "n")).unwrap_or(0))
 }
 
+/// The condition that an event, or an alert's, has this id of its sender.
+fn has_event_id(id: &str) -> Condition {
+    Condition::new(format!("\"event_id\" = {}", sql::literal(id)), &["event_id"])
+}
+
+/// The one that was found, or the answer that there is none; `what` and the id say of what.
+fn only<T>(found: Vec<T>, what: &str, id: &str) -> Result<T, Failure> {
+    let missing = || {
+        let shown: String = id.chars().take(128).collect();
+        Failure::missing(format!("{what} {shown} not found"))
+    };
+    found.into_iter().next().ok_or_else(missing)
+}
+
 /// Whether a text may be the id of a record of ours: 32 hexadecimal digits.
 fn is_record_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -316,6 +330,15 @@ mod tests {
         let have = columns(&["time", "user"]);
         assert_eq!(select("events", &have, &picks, std::iter::empty(), &[absent], 5), None);
         assert_eq!(select("events", &columns(&[]), &picks, std::iter::empty(), &[], 5), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(only(vec![7, 8], "Event with ID", "x").unwrap(), 7);
+        let failure = only(Vec::<u8>::new(), "Event with ID", &"y".repeat(500)).unwrap_err();
+        assert_eq!(failure.status, StatusCode::NOT_FOUND);
+        assert_eq!(failure.body.message, format!("Event with ID {} not found", "y".repeat(128)));
+        assert_eq!(has_event_id("evt'1").sql, "\"event_id\" = 'evt''1'");
     }
 
     #[test]
