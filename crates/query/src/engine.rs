@@ -47,7 +47,7 @@ pub struct Options {
     pub cache: usize,
     /// Where sorts and groups that outgrow their memory may write; nowhere when there is none.
     pub spill: Option<PathBuf>,
-    /// The most bytes in that directory.
+    /// The most bytes of all queries in that directory: each query gets its share of them.
     pub spill_bytes: u64,
 }
 
@@ -254,8 +254,8 @@ impl QueryEngine {
             .enable_time()
             .build()
             .map_err(|error| QueryError::Internal(format!("no threads for queries: {error}")))?;
-        let template =
-            Template::new(options.threads.max(1), options.spill.clone(), options.spill_bytes);
+        let share = options.spill_bytes / options.concurrent.max(1) as u64;
+        let template = Template::new(options.threads.max(1), options.spill.clone(), share);
         Ok(Self {
             turns: Arc::new(Semaphore::new(options.concurrent.max(1))),
             waiting: Arc::new(AtomicUsize::new(0)),

@@ -14,6 +14,7 @@ use datafusion::catalog::{
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -82,17 +83,25 @@ impl Template {
     }
 
     fn runtime(&self, pool: Arc<QueryPool>) -> Result<Arc<RuntimeEnv>> {
-        let mode = match &self.spill {
-            Some(directory) => DiskManagerMode::Directories(vec![directory.clone()]),
-            None => DiskManagerMode::Disabled,
+        let with = |mode| {
+            let disk = DiskManagerBuilder::default()
+                .with_mode(mode)
+                .with_max_temp_directory_size(self.disk_bytes);
+            RuntimeEnvBuilder::new()
+                .with_memory_pool(Arc::clone(&pool) as Arc<dyn MemoryPool>)
+                .with_disk_manager_builder(disk)
+                .build_arc()
         };
-        let disk = DiskManagerBuilder::default()
-            .with_mode(mode)
-            .with_max_temp_directory_size(self.disk_bytes);
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(pool)
-            .with_disk_manager_builder(disk)
-            .build_arc()?;
+        let runtime = match &self.spill {
+            Some(directory) => {
+                with(DiskManagerMode::Directories(vec![directory.clone()])).or_else(|error| {
+                    // A full disk is no reason to refuse queries that need none.
+                    tracing::warn!(%error, "queries can't write what outgrows their memory");
+                    with(DiskManagerMode::Disabled)
+                })
+            }
+            None => with(DiskManagerMode::Disabled),
+        }?;
         // The only object store is an empty one; not even local files have one.
         runtime.deregister_object_store(ObjectStoreUrl::local_filesystem().as_ref())?;
         runtime.register_object_store(

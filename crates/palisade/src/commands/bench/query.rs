@@ -22,7 +22,7 @@ mod rest;
 
 use crate::Outcome;
 use crate::config::Config;
-use crate::server::Failure;
+use crate::server::{Failure, spill_directory};
 use answers::Answer;
 use clap::Args;
 use clickhouse::ClickHouse;
@@ -101,8 +101,9 @@ impl Query {
             return rest::measure(config, directory, self.rows, self.json);
         }
         let files = data::open(config, directory)?;
-        let engine =
-            QueryEngine::new(Options { threads, ..Options::default() }, files.snapshots())?;
+        let spill = Some(spill_directory(directory)?);
+        let options = Options { threads, spill, ..Options::default() };
+        let engine = QueryEngine::new(options, files.snapshots())?;
         let palisade = Palisade::new(engine)?;
         let questions = questions::all(&palisade, self.rows)?;
         let mut lines = Vec::new();
