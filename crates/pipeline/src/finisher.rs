@@ -107,10 +107,6 @@ impl Finisher {
             WorkKind::Entry(flight) => flight,
             WorkKind::Checkpoint(task) => {
                 task.part("norms".to_owned(), detectors.save());
-                match self.ledger.save() {
-                    Ok(bytes) => task.part("requests".to_owned(), bytes),
-                    Err(error) => task.fail(error.to_string()),
-                }
                 return Ok(());
             }
         };
@@ -119,7 +115,7 @@ impl Finisher {
         }
         match flight.entry.as_ref() {
             Entry::Frame(frame) => {
-                self.ledger.replay(flight.offset, &frame.requests);
+                self.ledger.follow(flight.offset, &frame.requests);
                 self.finish_frame(detectors, flight, frame)?;
             }
             Entry::Tick { clock, .. } => detectors.on_tick(*clock),

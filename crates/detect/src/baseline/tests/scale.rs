@@ -68,7 +68,7 @@ fn nanoseconds(baselines: &mut Baselines, batches: &[(RecordBatch, Routing)]) ->
 fn a_million_users_fit_in_one_gibibyte_and_are_saved_without_long_pauses() {
     let before = resident();
     let mut draws = Draws(3);
-    let options = BaselineOptions { max_users_per_slot: 2400, ..BaselineOptions::default() };
+    let options = BaselineOptions::default();
     let mut baselines = Baselines::new(options);
     let mut next = 0;
     while next < USERS * 4 {
