@@ -23,6 +23,7 @@ mod error;
 pub mod format;
 mod functions;
 pub mod guard;
+mod kept;
 mod log;
 mod names;
 mod percentile;

@@ -2,7 +2,7 @@
 
 use super::{
     Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, Params, RangeParams, ThresholdParams,
-    count, events, has_event_id, is_record_id, limit, only, range, score, select, tenant,
+    count, events, has_event_id, is_record_id, limit, newest, only, range, score, tenant,
 };
 use crate::access::Caller;
 use crate::sql::{self, Row};
@@ -89,10 +89,9 @@ async fn find(
 ) -> Result<Vec<AnomalyReport>, Failure> {
     let have = sql::columns(state, tenant, ALERTS).await?;
     let conditions: Vec<Condition> = std::iter::once(is_anomaly()).chain(condition).collect();
-    let Some(text) = select(ALERTS, &have, PICKS, std::iter::empty(), &conditions, limit) else {
-        return Ok(Vec::new());
-    };
-    Ok(sql::rows(state, tenant, &text, limit).await?.iter().map(AnomalyReport::of).collect())
+    let rows =
+        newest(state, tenant, ALERTS, &have, PICKS, std::iter::empty(), conditions, limit).await?;
+    Ok(rows.iter().map(AnomalyReport::of).collect())
 }
 
 /// `GET /api/anomalies` and `/api/anomalies/recent`: the latest anomalies.

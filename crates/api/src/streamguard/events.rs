@@ -1,8 +1,8 @@
 //! `/api/events`.
 
 use super::{
-    Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, Params, RangeParams, ScoreParams,
-    count, has_event_id, is_record_id, limit, only, range, score, select, tenant,
+    Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, MAX_LIMIT, Params, RangeParams,
+    ScoreParams, count, has_event_id, is_record_id, limit, newest, only, range, score, tenant,
 };
 use crate::access::Caller;
 use crate::sql::{self, Row};
@@ -19,6 +19,8 @@ use utoipa::ToSchema;
 
 /// The most columns `metadata.*` that are given back.
 const MAX_METADATA: usize = 256;
+/// The most types of one segment that are counted.
+const MAX_TYPES: usize = 100_000;
 
 /// An event as StreamGuard shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -160,10 +162,8 @@ async fn find(
         .filter(|name| name.starts_with("metadata."))
         .take(MAX_METADATA)
         .map(|name| sql::identifier(name));
-    let Some(text) = select(EVENTS, &have, PICKS, metadata, &conditions, limit) else {
-        return Ok(Vec::new());
-    };
-    Ok(sql::rows(state, tenant, &text, limit).await?.iter().map(SecurityEvent::of).collect())
+    let rows = newest(state, tenant, EVENTS, &have, PICKS, metadata, conditions, limit).await?;
+    Ok(rows.iter().map(SecurityEvent::of).collect())
 }
 
 /// `GET /api/events` and `/api/events/recent`: the latest events.
@@ -279,16 +279,22 @@ pub async fn by_type(
     caller: Caller,
 ) -> Result<Json<BTreeMap<String, i64>>, Response> {
     let tenant = tenant(&caller)?;
-    let have = sql::columns(&state, tenant, EVENTS).await.map_err(Failure::from)?;
-    if !have.contains("type") {
-        return Ok(Json(BTreeMap::new()));
-    }
     let text = "SELECT \"type\", count(*) AS n FROM events WHERE \"type\" IS NOT NULL \
-                GROUP BY \"type\" ORDER BY n DESC, \"type\" LIMIT 1000";
-    let rows = sql::rows(&state, tenant, text, 1000).await.map_err(Failure::from)?;
-    let counts =
-        rows.iter().filter_map(|row| Some((sql::text(row, "type")?, sql::integer(row, "n")?)));
-    Ok(Json(counts.collect()))
+                GROUP BY \"type\"";
+    let parts = sql::parts(&state, tenant, EVENTS, text, MAX_TYPES).await.map_err(Failure::from)?;
+    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+    for row in &parts {
+        if let (Some(kind), Some(count)) = (sql::text(row, "type"), sql::integer(row, "n")) {
+            *counts.entry(kind).or_default() += count;
+        }
+    }
+    if counts.len() > MAX_LIMIT {
+        let mut by_count: Vec<(String, i64)> = counts.into_iter().collect();
+        by_count.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        by_count.truncate(MAX_LIMIT);
+        counts = by_count.into_iter().collect();
+    }
+    Ok(Json(counts))
 }
 
 #[cfg(test)]

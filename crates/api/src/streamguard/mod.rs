@@ -12,7 +12,7 @@ pub mod health;
 pub mod stats;
 
 use crate::access::{Caller, Scope};
-use crate::sql;
+use crate::sql::{self, Row};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::{FromRequestParts, Query};
@@ -230,6 +230,37 @@ fn select(
     ))
 }
 
+/// The newest rows that meet all conditions, as [`select`] shows them.
+///
+/// At first only how far back in time so many rows reach is looked for, in the columns of the conditions;
+/// then all columns are read of what is not older, which is few pages.
+#[expect(clippy::too_many_arguments, reason = "what a SELECT is made of")]
+async fn newest(
+    state: &ApiState,
+    tenant: &TenantId,
+    table: &str,
+    have: &BTreeSet<String>,
+    picks: &[(&str, &str, &str)],
+    more: impl Iterator<Item = String>,
+    mut conditions: Vec<Condition>,
+    limit: usize,
+) -> Result<Vec<Row>, Failure> {
+    const TIME: [(&str, &str, &str); 1] = [("\"time\"", "time", "time")];
+    let Some(times) = select(table, have, &TIME, std::iter::empty(), &conditions, limit) else {
+        return Ok(Vec::new());
+    };
+    let reach = format!("SELECT CAST(min(\"time\") AS BIGINT) AS micros FROM ({times})");
+    let reach = sql::rows(state, tenant, &reach, 1).await?;
+    let Some(since) = reach.first().and_then(|row| sql::integer(row, "micros")) else {
+        return Ok(Vec::new());
+    };
+    conditions.push(Condition::new(format!("\"time\" >= {}", sql::moment(since)), &["time"]));
+    let Some(text) = select(table, have, picks, more, &conditions, limit) else {
+        return Ok(Vec::new());
+    };
+    Ok(sql::rows(state, tenant, &text, limit).await?)
+}
+
 /// How many rows of a table a condition holds for.
 async fn count(
     state: &ApiState,
@@ -246,9 +277,9 @@ async fn count(
         Some(condition) => format!(" WHERE {}", condition.sql),
         None => String::new(),
     };
-    let rows =
-        sql::rows(state, tenant, &format!("SELECT count(*) AS n FROM {table}{filter}"), 1).await?;
-    Ok(rows.first().and_then(|row| sql::integer(row, "n")).unwrap_or(0))
+    let text = format!("SELECT count(*) AS n FROM {table}{filter}");
+    let parts = sql::parts(state, tenant, table, &text, 1).await?;
+    Ok(parts.iter().filter_map(|row| sql::integer(row, "n")).sum())
 }
 
 /// The condition that an event, or an alert's, has this id of its sender.

@@ -8,7 +8,7 @@ use palisade_table::{CompactionPolicy, MemoryCommits, Snapshot, TableOptions, Ta
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-struct Real(Arc<Tables>);
+pub(crate) struct Real(pub(crate) Arc<Tables>);
 
 impl Snapshots for Real {
     fn snapshot(&self, table: &str) -> Option<Snapshot> {

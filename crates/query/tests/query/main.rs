@@ -6,5 +6,6 @@ mod formats;
 mod ids;
 mod isolation;
 mod limits;
+mod parts;
 mod reading;
 mod support;
