@@ -30,7 +30,7 @@ use datafusion::physical_expr::expressions::Literal;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use tally::{Held, interpolate};
+use tally::{Group, Held, interpolate};
 
 /// The aggregate, under the name and aliases of DataFusion's.
 pub(crate) fn percentile_cont() -> Arc<AggregateUDF> {
@@ -187,10 +187,10 @@ impl Keyed for Float64Type {
     }
 }
 
-/// The percentile of one group out of its keys with their counts.
+/// The percentile of one group out of its keys with their counts, and further keys.
 fn percentile<T: Keyed>(
     entries: Vec<(u64, u64)>,
-    plain: Vec<u64>,
+    plain: &mut [u64],
     share: f64,
 ) -> Option<T::Native> {
     let (lower, upper, weight) = interpolate(entries, plain, share)?;
@@ -235,7 +235,7 @@ fn each_entry<T: Keyed>(
 }
 
 /// The states of groups as two lists of lists.
-fn state_lists<T: Keyed>(groups: Vec<(Vec<(u64, u64)>, Vec<u64>)>) -> Result<Vec<ArrayRef>> {
+fn state_lists<T: Keyed>(groups: Vec<Group>) -> Result<Vec<ArrayRef>> {
     let lengths = groups.iter().map(|(entries, plain)| entries.len() + plain.len());
     let total: usize = lengths.clone().sum();
     if i32::try_from(total).is_err() {
@@ -295,18 +295,14 @@ impl<T: Keyed> Accumulator for One<T> {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let groups = std::mem::take(&mut self.held).into_groups(1);
+        let groups = std::mem::take(&mut self.held).take_groups(1);
         let lists = state_lists::<T>(groups)?;
         lists.iter().map(|list| ScalarValue::try_from_array(list, 0)).collect()
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        // A window asks again after the next row, so nothing is given away.
-        let groups = self.held.clone().into_groups(1);
-        let value = groups
-            .into_iter()
-            .next()
-            .and_then(|(entries, plain)| percentile::<T>(entries, plain, self.share));
+        let (entries, plain) = self.held.only_group();
+        let value = percentile::<T>(entries, plain, self.share);
         ScalarValue::new_primitive::<T>(value, &T::DATA_TYPE)
     }
 
@@ -343,7 +339,7 @@ impl<T: Keyed> Many<T> {
     }
 
     /// The first groups, or all, in order; they are forgotten here.
-    fn emit(&mut self, which: EmitTo) -> Vec<(Vec<(u64, u64)>, Vec<u64>)> {
+    fn emit(&mut self, which: EmitTo) -> Vec<Group> {
         let count = match which {
             EmitTo::All => self.groups,
             EmitTo::First(count) => count.min(self.groups),
@@ -397,7 +393,7 @@ impl<T: Keyed> GroupsAccumulator for Many<T> {
     fn evaluate(&mut self, which: EmitTo) -> Result<ArrayRef> {
         let share = self.share;
         let groups = self.emit(which).into_iter();
-        let values = groups.map(|(entries, plain)| percentile::<T>(entries, plain, share));
+        let values = groups.map(|(entries, mut plain)| percentile::<T>(entries, &mut plain, share));
         Ok(Arc::new(values.collect::<PrimitiveArray<T>>()))
     }
 

@@ -153,9 +153,12 @@ impl Held {
         self.tally.bytes() + lists + self.plain_capacity * size_of::<u64>()
     }
 
-    /// What each of `count` groups holds.
-    pub(super) fn into_groups(mut self, count: usize) -> Vec<Group> {
-        self.take_groups(count)
+    /// What group 0 holds, which stays.
+    pub(super) fn only_group(&mut self) -> (Vec<(u64, u64)>, &mut [u64]) {
+        let counted = self.tally.slots.iter().filter(|slot| slot.group == 1 && slot.count > 0);
+        let entries = counted.map(|slot| (slot.key, slot.count)).collect();
+        let plain = self.plain.as_mut().and_then(|plain| plain.first_mut());
+        (entries, plain.map_or(&mut [], Vec::as_mut_slice))
     }
 
     /// What each of the first `count` groups holds; the groups after them become the first.
@@ -183,10 +186,10 @@ impl Held {
 
 /// The two keys around a percentile and how far it lies from the first to the second, as DataFusion
 /// computes it: at the place `share * (n - 1)` of the sorted values, its fraction cut to a millionth.
-/// `None` when there is no value.
+/// `None` when there is no value. `plain` changes its order.
 pub(super) fn interpolate(
     mut entries: Vec<(u64, u64)>,
-    mut plain: Vec<u64>,
+    plain: &mut [u64],
     share: f64,
 ) -> Option<(u64, u64, f64)> {
     let count = entries.iter().map(|(_, count)| *count).sum::<u64>() + plain.len() as u64;
@@ -203,18 +206,18 @@ pub(super) fn interpolate(
     }
     entries.sort_unstable();
     plain.sort_unstable();
-    let (mut entries, mut plain) = (entries.into_iter().peekable(), plain.into_iter().peekable());
+    let (mut entries, mut plain) = (entries.into_iter().peekable(), plain.iter().peekable());
     let mut lower = None;
     let mut passed = 0;
     loop {
         let (key, times) = match (entries.peek(), plain.peek()) {
-            (Some((entry, times)), single) if single.is_none_or(|single| entry <= single) => {
+            (Some((entry, times)), single) if single.is_none_or(|single| entry <= *single) => {
                 let found = (*entry, *times);
                 entries.next();
                 found
             }
             (_, Some(single)) => {
-                let found = (*single, 1);
+                let found = (**single, 1);
                 plain.next();
                 found
             }
@@ -252,17 +255,16 @@ mod tests {
             let mut held = Held::default();
             values.iter().for_each(|value| held.add(0, *value));
             assert_eq!(held.plain.is_some(), distinct > 1000, "{distinct}");
-            let groups = held.into_groups(1);
             for share in [0.0, 0.25, 0.5, 0.95, 0.999, 1.0] {
                 let place = share * (count - 1) as f64;
-                let (entries, plain) = groups[0].clone();
+                let (entries, plain) = held.only_group();
                 let (lower, upper, weight) = interpolate(entries, plain, share).unwrap();
                 assert_eq!(lower, sorted[place.floor() as usize], "{count} {distinct} {share}");
                 assert_eq!(upper, sorted[place.ceil() as usize], "{count} {distinct} {share}");
                 assert!((place.fract() - weight).abs() < 1e-6);
             }
         }
-        assert_eq!(interpolate(Vec::new(), Vec::new(), 0.5), None);
+        assert_eq!(interpolate(Vec::new(), &mut [], 0.5), None);
     }
 
     #[test]
@@ -298,6 +300,6 @@ mod tests {
         held.add(0, 3);
         assert!(held.remove(3) && held.remove(3));
         assert!(!held.remove(3) && !held.remove(4));
-        assert!(held.into_groups(1)[0].0.is_empty());
+        assert!(held.only_group().0.is_empty());
     }
 }
