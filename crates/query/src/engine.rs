@@ -505,6 +505,8 @@ impl Run {
         self.stats.bytes.store(bytes_scanned(&plan), Ordering::Relaxed);
         self.stats.memory.store(self.pool.peak(), Ordering::Relaxed);
         self.outcome = match &ended {
+            // Nobody has read to the end.
+            Ok(()) if rows.is_closed() => Outcome::Cancelled,
             Ok(()) if self.stats.truncated() => Outcome::Truncated,
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::of(error),
@@ -586,6 +588,10 @@ impl Run {
                 QueryError::Busy("all queries together need more memory than there is".to_owned())
             }
             DataFusionError::ResourcesExhausted(_) => QueryError::Memory(self.limits.memory),
+            // What outgrew the memory has outgrown its share of the disk too.
+            _ if error.to_string().contains("max_temp_directory_size") => {
+                QueryError::Memory(self.limits.memory)
+            }
             DataFusionError::ParquetError(_) | DataFusionError::ArrowError(_, _) => {
                 let named = QueryError::of(error, &[]);
                 if let QueryError::Read(_) = named {

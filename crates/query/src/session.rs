@@ -11,6 +11,7 @@ use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
     TableProvider,
 };
+use datafusion::common::config::SpillCompression;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -62,6 +63,7 @@ impl Template {
         options.execution.parquet.enable_page_index = true;
         options.execution.collect_statistics = false;
         options.execution.time_zone = Some("+00:00".to_owned());
+        options.execution.spill_compression = SpillCompression::Lz4Frame;
         // Small files are worth splitting too: reading is bound by decoding, not by the disk.
         options.optimizer.repartition_file_min_size = 1 << 20;
         let mut scalars = SessionStateDefaults::default_scalar_functions();

@@ -78,22 +78,22 @@ fn what_outgrows_its_memory_is_written_to_disk() {
     let spill = Some(directory.path().join("spill"));
     let options = Options { spill, threads: 2, ..Options::default() };
     let engine = QueryEngine::new(options, Fixed::with(vec![table()])).unwrap();
-    let limits = Limits { memory: 24 << 20, rows: 10, ..Limits::default() };
+    let limits = Limits { memory: 64 << 20, rows: 10, ..Limits::default() };
     let pairs = "(SELECT a.position % 300 AS g, a.message || '/' || b.message AS m \
-                 FROM events a, events b WHERE b.position < 100)";
+                 FROM events a, events b WHERE b.position < 300)";
     for (sql, expected) in [
-        (format!("SELECT count(*) AS n FROM (SELECT m FROM {pairs} GROUP BY m)"), json!(300_000)),
+        (format!("SELECT count(*) AS n FROM (SELECT m FROM {pairs} GROUP BY m)"), json!(900_000)),
         (
             format!(
                 "SELECT max(n) AS n FROM (SELECT g, count(DISTINCT m) AS n FROM {pairs} GROUP BY g)"
             ),
-            json!(1_000),
+            json!(3_000),
         ),
         (
             format!(
                 "SELECT count(*) AS n FROM (SELECT m, row_number() OVER (ORDER BY m) AS r FROM {pairs}) WHERE r > 0"
             ),
-            json!(300_000),
+            json!(900_000),
         ),
     ] {
         let batch =

@@ -62,8 +62,8 @@ pub(super) fn all(palisade: &Palisade, rows: u64) -> Result<Vec<Question>, Failu
         "event_id",
     )?;
     let user = text(
-        "SELECT \"user\", count(*) AS n FROM events WHERE anomaly_score >= 0.7 \
-         GROUP BY \"user\" ORDER BY n DESC, \"user\" LIMIT 1 OFFSET 20",
+        "SELECT \"user\", count(*) FILTER (WHERE anomaly_score >= 0.7) AS anomalies, count(*) AS n \
+         FROM events GROUP BY \"user\" ORDER BY anomalies DESC, n DESC, \"user\" LIMIT 1 OFFSET 20",
         "user",
     )?;
     let latest = |micros: &str, condition: &str| {
