@@ -102,17 +102,16 @@ pub async fn get_openapi() -> Response {
         page::root, get_openapi, ops::healthz, ops::readyz, ops::metrics, query::post_query,
         live::get_stats, live::get_live, keys::list, keys::make, keys::revoke,
         letters::list, letters::show, letters::retry, letters::drop_letter,
-        streamguard::events::latest, streamguard::events::recent, streamguard::events::by_id,
+        streamguard::events::latest, streamguard::events::by_id,
         streamguard::events::number, streamguard::events::by_score, streamguard::events::threats,
         streamguard::events::by_time, streamguard::events::by_user, streamguard::events::by_type,
-        streamguard::anomalies::latest, streamguard::anomalies::recent,
-        streamguard::anomalies::by_id, streamguard::anomalies::by_user,
+        streamguard::anomalies::latest, streamguard::anomalies::by_id, streamguard::anomalies::by_user,
         streamguard::anomalies::high, streamguard::anomalies::by_time,
         streamguard::anomalies::number, streamguard::stats::summary,
         streamguard::health::health, streamguard::health::status, streamguard::health::ready,
         post_records, bulk,
     ),
-    modifiers(&Keys, &Names),
+    modifiers(&Keys, &Repeats, &Names),
     security(("bearer" = []), ("basic" = [])),
     tags(
         (name = "ingestion", description = "Records in"),
@@ -134,6 +133,20 @@ impl Modify for Keys {
         for (name, scheme) in [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)]
         {
             components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
+        }
+    }
+}
+
+/// Paths that answer as another path does.
+struct Repeats;
+
+impl Modify for Repeats {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let paths = &mut description.paths.paths;
+        for path in ["/api/events", "/api/anomalies"] {
+            if let Some(item) = paths.get(path).cloned() {
+                paths.insert(format!("{path}/recent"), item);
+            }
         }
     }
 }

@@ -159,11 +159,7 @@ pub fn failed(error: &QueryError, caller: &Caller) -> Response {
         ErrorClass::Transient => StatusCode::TOO_MANY_REQUESTS,
         ErrorClass::Critical => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    let detail = match error.hint() {
-        Some(hint) => format!("{error}; {hint}"),
-        None => error.to_string(),
-    };
-    let mut response = caller.problem(status, error.code(), "the query failed", detail);
+    let mut response = caller.problem(status, error.code(), "the query failed", error.to_string());
     if status == StatusCode::TOO_MANY_REQUESTS
         && let Ok(seconds) = "1".parse()
     {

@@ -1,10 +1,12 @@
 //! SQL that handlers ask on behalf of a caller: texts are made safe here, and rows come back as JSON.
 
 use crate::state::ApiState;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use palisade_event::TenantId;
 use palisade_event::schema::is_json;
 use palisade_query::format::{Encoder, Format};
-use palisade_query::{Limits, QueryError};
+use palisade_query::{Excess, Limits, QueryError, QueryStats};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -64,13 +66,34 @@ pub(crate) async fn rows(
     most: usize,
 ) -> Result<Vec<Row>, QueryError> {
     let result = state.query.query(tenant, sql, limits(state, most)).await?;
-    let (schema, stats) = (Arc::clone(&result.schema), Arc::clone(&result.stats));
-    let mut encoder = Encoder::new(Format::Json, &schema)?;
-    let mut bytes = encoder.start();
-    for batch in result.collect().await? {
-        bytes.extend(encoder.batch(&batch)?);
+    let schema = Arc::clone(&result.schema);
+    as_rows(&schema, &result.collect().await?)
+}
+
+/// The answers to each part of a table, of queries that [`palisade_query::QueryEngine::query_parts`] may
+/// be asked. A part with more rows than `most` is an error.
+pub(crate) async fn parts(
+    state: &ApiState,
+    tenant: &TenantId,
+    table: &str,
+    sql: &str,
+    most: usize,
+) -> Result<Vec<Row>, QueryError> {
+    let limits = Limits { excess: Excess::Refuse, ..limits(state, most) };
+    let mut rows = Vec::new();
+    for batch in state.query.query_parts(tenant, table, sql, limits).await? {
+        rows.extend(as_rows(&batch.schema(), &[batch])?);
     }
-    bytes.extend(encoder.finish(&stats)?);
+    Ok(rows)
+}
+
+fn as_rows(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<Row>, QueryError> {
+    let mut encoder = Encoder::new(Format::Json, schema)?;
+    let mut bytes = encoder.start();
+    for batch in batches {
+        bytes.extend(encoder.batch(batch)?);
+    }
+    bytes.extend(encoder.finish(&QueryStats::default())?);
     let mut rows: Vec<Row> = serde_json::from_slice(&bytes)
         .map_err(|error| QueryError::Internal(format!("rows are no JSON: {error}")))?;
     for field in schema.fields().iter().filter(|field| is_json(field)) {

@@ -9,7 +9,10 @@
 //! from it again ([`RecordId::from_sender`]). Only ids of the other kinds stand in `record_id`.
 
 use std::fmt;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+/// The kind of ids that come from the sender's own: the first byte that is hashed.
+const SENDER: u8 = 1;
 
 /// A record's id, 128 bits, written as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +35,7 @@ impl RecordId {
     /// each preceded by its length.
     #[must_use]
     pub fn from_sender(tenant: &str, source: &str, event_id: &str) -> Self {
-        Self::hashed(1, &[tenant.as_bytes(), source.as_bytes(), event_id.as_bytes()])
+        Self::hashed(SENDER, &[tenant.as_bytes(), source.as_bytes(), event_id.as_bytes()])
     }
 
     /// The id of a record of a request with an idempotency key: from tenant, source, key and the
@@ -68,6 +71,40 @@ impl RecordId {
     }
 }
 
+/// Computes the ids of many records that their senders named: those of [`RecordId::from_sender`], at a
+/// third of the cost where tenant and source stay the same from row to row.
+#[derive(Debug, Default)]
+pub struct SenderIds {
+    /// What is hashed: kind, tenant and source, each text preceded by its length, then the sender's id.
+    bytes: Vec<u8>,
+    tenant: String,
+    source: String,
+    /// The length of what is the same for all ids of this tenant and source.
+    prefix: usize,
+}
+
+impl SenderIds {
+    /// The id of a record.
+    #[must_use]
+    pub fn id(&mut self, tenant: &str, source: &str, event_id: &str) -> RecordId {
+        if self.prefix == 0 || self.source != source || self.tenant != tenant {
+            tenant.clone_into(&mut self.tenant);
+            source.clone_into(&mut self.source);
+            self.bytes.clear();
+            self.bytes.push(SENDER);
+            for part in [tenant, source] {
+                self.bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                self.bytes.extend_from_slice(part.as_bytes());
+            }
+            self.prefix = self.bytes.len();
+        }
+        self.bytes.truncate(self.prefix);
+        self.bytes.extend_from_slice(&(event_id.len() as u64).to_le_bytes());
+        self.bytes.extend_from_slice(event_id.as_bytes());
+        RecordId(xxh3_128(&self.bytes).to_be_bytes())
+    }
+}
+
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", u128::from_be_bytes(self.0))
@@ -90,5 +127,27 @@ mod tests {
         assert_eq!(a, RecordId::from_sender("t", "s", "e"));
         assert_ne!(a, RecordId::from_sender("ts", "", "e"));
         assert_ne!(a, RecordId::from_key("t", "s", "e", 0));
+    }
+
+    #[test]
+    fn many_ids_are_those_of_one_at_a_time() {
+        let long = "x".repeat(300);
+        let mut ids = SenderIds::default();
+        for (tenant, source, event_id) in [
+            ("t", "s", "e"),
+            ("t", "s", ""),
+            ("t", "s", long.as_str()),
+            ("t", "other", "e"),
+            ("", "", "e"),
+            ("", "", "e"),
+            ("ts", "", "e"),
+            (long.as_str(), long.as_str(), long.as_str()),
+            ("t", "s", "e"),
+        ] {
+            assert_eq!(
+                ids.id(tenant, source, event_id),
+                RecordId::from_sender(tenant, source, event_id)
+            );
+        }
     }
 }

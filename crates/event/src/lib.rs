@@ -17,6 +17,6 @@ pub mod time;
 
 pub use error::ErrorClass;
 pub use frame::{Entry, EntryKind, Frame, Offset, RequestEntry};
-pub use id::RecordId;
+pub use id::{RecordId, SenderIds};
 pub use slot::Slot;
 pub use tenant::TenantId;

@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         Command::Score(score) => score.run(),
         Command::Key(key) => key.run(&config),
         Command::Log(log) => log.run(&config),
-        Command::Bench(bench) => bench.run(),
+        Command::Bench(bench) => bench.run(&config, arguments.data.as_deref()),
         Command::Validate(_) => Ok(ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

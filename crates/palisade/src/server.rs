@@ -32,7 +32,7 @@ use palisade_query::{Limits, QueryEngine, Snapshots};
 use palisade_table::{RetentionRule, Snapshot, TableOptions, Tables};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The tables as queries see them.
-struct TableSnapshots(Arc<Tables>);
+pub(crate) struct TableSnapshots(pub(crate) Arc<Tables>);
 
 impl Snapshots for TableSnapshots {
     fn snapshot(&self, table: &str) -> Option<Snapshot> {
@@ -72,6 +72,19 @@ pub(crate) struct Server {
     catalog: Catalog,
     maintenance: Option<JoinHandle<()>>,
     stopping: Arc<AtomicBool>,
+}
+
+/// An empty directory for what outgrows the memory of queries; an earlier process may have left
+/// something there.
+pub(crate) fn spill_directory(data: &Path) -> Result<PathBuf, Failure> {
+    let directory = data.join("spill");
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory)
+            .map_err(|error| format!("can't empty {}: {error}", directory.display()))?;
+    }
+    std::fs::create_dir_all(&directory)
+        .map_err(|error| format!("can't make {}: {error}", directory.display()))?;
+    Ok(directory)
 }
 
 fn cores() -> usize {
@@ -247,6 +260,7 @@ impl Server {
             palisade_query::Options {
                 memory: config.query.memory.bytes(),
                 concurrent: config.query.concurrent,
+                spill: Some(spill_directory(&config.data)?),
                 ..palisade_query::Options::default()
             },
             Arc::new(TableSnapshots(Arc::clone(&tables))),

@@ -1,6 +1,7 @@
 //! Running queries: on threads of their own, a bounded number at once, each within its limits.
 
 use crate::error::QueryError;
+use crate::kept::Kept;
 use crate::log::QueryLog;
 use crate::pool::{Budget, QueryPool};
 use crate::session::{Session, Template};
@@ -12,6 +13,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use palisade_event::TenantId;
+use palisade_table::Snapshot;
 use palisade_table::provider::{ReadCache, find_damage};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -48,7 +50,7 @@ pub struct Options {
     pub cache: usize,
     /// Where sorts and groups that outgrow their memory may write; nowhere when there is none.
     pub spill: Option<PathBuf>,
-    /// The most bytes in that directory.
+    /// The most bytes of all queries in that directory: each query gets its share of them.
     pub spill_bytes: u64,
 }
 
@@ -224,6 +226,7 @@ struct Shared {
     budget: Arc<Budget>,
     cache: Arc<ReadCache>,
     log: Arc<QueryLog>,
+    kept: Kept,
 }
 
 impl std::fmt::Debug for Shared {
@@ -255,8 +258,8 @@ impl QueryEngine {
             .enable_time()
             .build()
             .map_err(|error| QueryError::Internal(format!("no threads for queries: {error}")))?;
-        let template =
-            Template::new(options.threads.max(1), options.spill.clone(), options.spill_bytes);
+        let share = options.spill_bytes / options.concurrent.max(1) as u64;
+        let template = Template::new(options.threads.max(1), options.spill.clone(), share);
         Ok(Self {
             turns: Arc::new(Semaphore::new(options.concurrent.max(1))),
             waiting: Arc::new(AtomicUsize::new(0)),
@@ -264,6 +267,7 @@ impl QueryEngine {
                 budget: Budget::new(options.memory),
                 cache: ReadCache::new(options.cache),
                 log: Arc::new(QueryLog::new(options.log)),
+                kept: Kept::default(),
                 template,
                 snapshots,
                 options,
@@ -305,11 +309,33 @@ impl QueryEngine {
         sql: &'a str,
         limits: Limits,
     ) -> BoxFuture<'a, Result<QueryResult, QueryError>> {
-        self.start(tenant, sql, limits).boxed()
+        self.query_on(Arc::clone(&self.shared.snapshots), tenant, sql, limits)
+    }
+
+    /// [`QueryEngine::query`] over other snapshots than the engine's own.
+    pub(crate) fn query_on<'a>(
+        &'a self,
+        snapshots: Arc<dyn Snapshots>,
+        tenant: &'a TenantId,
+        sql: &'a str,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<QueryResult, QueryError>> {
+        self.start(snapshots, tenant, sql, limits).boxed()
+    }
+
+    /// What the engine knows of a table.
+    pub(crate) fn snapshot(&self, table: &str) -> Option<Snapshot> {
+        self.shared.snapshots.snapshot(table)
+    }
+
+    /// The answers to single segments that are kept.
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.shared.kept
     }
 
     async fn start(
         &self,
+        snapshots: Arc<dyn Snapshots>,
         tenant: &TenantId,
         sql: &str,
         limits: Limits,
@@ -322,6 +348,7 @@ impl QueryEngine {
         let number = self.shared.log.begin(tenant, sql, now_micros());
         let mut run = Run {
             shared: Arc::clone(&self.shared),
+            snapshots,
             stats: Arc::new(QueryStats::default()),
             pool: QueryPool::new(Arc::clone(&self.shared.budget), limits.memory),
             limits,
@@ -410,6 +437,7 @@ impl Outcome {
 /// One query on its way. Dropping it writes its end into the log.
 struct Run {
     shared: Arc<Shared>,
+    snapshots: Arc<dyn Snapshots>,
     stats: Arc<QueryStats>,
     pool: Arc<QueryPool>,
     limits: Limits,
@@ -477,6 +505,8 @@ impl Run {
         self.stats.bytes.store(bytes_scanned(&plan), Ordering::Relaxed);
         self.stats.memory.store(self.pool.peak(), Ordering::Relaxed);
         self.outcome = match &ended {
+            // Nobody has read to the end.
+            Ok(()) if rows.is_closed() => Outcome::Cancelled,
             Ok(()) if self.stats.truncated() => Outcome::Truncated,
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::of(error),
@@ -508,7 +538,7 @@ impl Run {
         let session = Session::new(
             &shared.template,
             tenant,
-            shared.snapshots.as_ref(),
+            self.snapshots.as_ref(),
             &shared.cache,
             &shared.log,
             Arc::clone(&self.pool),
@@ -558,6 +588,10 @@ impl Run {
                 QueryError::Busy("all queries together need more memory than there is".to_owned())
             }
             DataFusionError::ResourcesExhausted(_) => QueryError::Memory(self.limits.memory),
+            // What outgrew the memory has outgrown its share of the disk too.
+            _ if error.to_string().contains("max_temp_directory_size") => {
+                QueryError::Memory(self.limits.memory)
+            }
             DataFusionError::ParquetError(_) | DataFusionError::ArrowError(_, _) => {
                 let named = QueryError::of(error, &[]);
                 if let QueryError::Read(_) = named {

@@ -9,7 +9,7 @@
 //!
 //! | table | what it holds |
 //! |---|---|
-//! | `events`, `alerts`, `dead_letters` | the tenant's rows |
+//! | `events`, `alerts`, `dead_letters` | the tenant's rows; there before the first one |
 //! | `system.segments` | the files that hold them |
 //! | `system.partitions` | how far each table is committed and visible |
 //! | `system.queries` | the tenant's last queries |
@@ -23,8 +23,10 @@ mod error;
 pub mod format;
 mod functions;
 pub mod guard;
+mod kept;
 mod log;
 mod names;
+mod percentile;
 mod pool;
 mod session;
 mod snapshots;

@@ -2,6 +2,7 @@
 
 use crate::error::QueryError;
 use crate::log::QueryLog;
+use crate::percentile::percentile_cont;
 use crate::pool::QueryPool;
 use crate::snapshots::Snapshots;
 use crate::{functions, guard, names, system};
@@ -10,9 +11,11 @@ use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
     TableProvider,
 };
+use datafusion::common::config::SpillCompression;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -23,7 +26,7 @@ use datafusion::object_store::memory::InMemory;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::sql::parser::Statement;
 use palisade_event::TenantId;
-use palisade_event::schema::Core;
+use palisade_event::schema::{ALERTS, Core, DEAD_LETTERS, EVENTS};
 use palisade_table::Snapshot;
 use palisade_table::provider::{EventTable, ReadCache, STORE_URL};
 use parking_lot::Mutex;
@@ -60,34 +63,47 @@ impl Template {
         options.execution.parquet.enable_page_index = true;
         options.execution.collect_statistics = false;
         options.execution.time_zone = Some("+00:00".to_owned());
+        options.execution.spill_compression = SpillCompression::Lz4Frame;
         // Small files are worth splitting too: reading is bound by decoding, not by the disk.
         options.optimizer.repartition_file_min_size = 1 << 20;
         let mut scalars = SessionStateDefaults::default_scalar_functions();
         scalars.retain(|function| !WITHOUT.contains(&function.name()));
         scalars.extend(functions::all());
+        let mut aggregates = SessionStateDefaults::default_aggregate_functions();
+        let own = percentile_cont();
+        aggregates.retain(|function| function.name() != own.name());
+        aggregates.push(own);
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
             .with_scalar_functions(scalars)
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_aggregate_functions(aggregates)
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .build();
         Self { state, spill, disk_bytes }
     }
 
     fn runtime(&self, pool: Arc<QueryPool>) -> Result<Arc<RuntimeEnv>> {
-        let mode = match &self.spill {
-            Some(directory) => DiskManagerMode::Directories(vec![directory.clone()]),
-            None => DiskManagerMode::Disabled,
+        let with = |mode| {
+            let disk = DiskManagerBuilder::default()
+                .with_mode(mode)
+                .with_max_temp_directory_size(self.disk_bytes);
+            RuntimeEnvBuilder::new()
+                .with_memory_pool(Arc::clone(&pool) as Arc<dyn MemoryPool>)
+                .with_disk_manager_builder(disk)
+                .build_arc()
         };
-        let disk = DiskManagerBuilder::default()
-            .with_mode(mode)
-            .with_max_temp_directory_size(self.disk_bytes);
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(pool)
-            .with_disk_manager_builder(disk)
-            .build_arc()?;
+        let runtime = match &self.spill {
+            Some(directory) => {
+                with(DiskManagerMode::Directories(vec![directory.clone()])).or_else(|error| {
+                    // A full disk is no reason to refuse queries that need none.
+                    tracing::warn!(%error, "queries can't write what outgrows their memory");
+                    with(DiskManagerMode::Disabled)
+                })
+            }
+            None => with(DiskManagerMode::Disabled),
+        }?;
         // The only object store is an empty one; not even local files have one.
         runtime.deregister_object_store(ObjectStoreUrl::local_filesystem().as_ref())?;
         runtime.register_object_store(
@@ -114,11 +130,14 @@ impl Session {
         log: &Arc<QueryLog>,
         pool: Arc<QueryPool>,
     ) -> Result<Self> {
-        let tables: BTreeMap<String, Snapshot> = snapshots
-            .tables()
-            .into_iter()
-            .filter_map(|name| snapshots.snapshot(&name).map(|snapshot| (name, snapshot)))
-            .collect();
+        // The built-in tables exist before their first row.
+        let built_in =
+            [EVENTS, ALERTS, DEAD_LETTERS].map(|name| (name.to_owned(), Snapshot::empty(name)));
+        let mut tables = BTreeMap::from(built_in);
+        let names = snapshots.tables().into_iter();
+        tables.extend(
+            names.filter_map(|name| snapshots.snapshot(&name).map(|snapshot| (name, snapshot))),
+        );
         let main = Arc::new(MainSchema {
             tenant: tenant.clone(),
             tables,

@@ -7,7 +7,8 @@
 //! - row groups of 196,608 rows (fewer where rows are wide: about 64 MiB decoded), pages of 4,096
 //!   (32,768 where a page would be smaller than its header; fewer where values are long);
 //! - zstd level 1, page index, bloom filters on ids, users, hosts and addresses (not on ids whose pages
-//!   hardly overlap, where the page index tells as much);
+//!   hardly overlap, where the page index tells as much); the filter of `record_id` knows the ids too
+//!   that derive from `event_id` and are not stored, and the metadata key `palisade.derived_ids` says so;
 //! - times, positions and other integers delta-packed, texts that repeat and rounded scores with
 //!   dictionaries, other texts with delta lengths or shared prefixes.
 
@@ -34,6 +35,9 @@ use xxhash_rust::xxh3::Xxh3;
 pub(crate) const VERSION_KEY: &str = "palisade.segment";
 /// The version that this release writes.
 pub(crate) const VERSION: &str = "1";
+/// The metadata key, with the value `filtered`, of a file in which the filters of `record_id` know every
+/// row's id, those too that derive from the sender's and are not stored.
+pub(crate) const DERIVED_IDS_KEY: &str = "palisade.derived_ids";
 
 /// What was written, for the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +133,10 @@ impl SegmentWriter {
         }
         self.file
             .append_key_value_metadata(KeyValue::new(VERSION_KEY.to_owned(), VERSION.to_owned()));
+        if self.layout.filters_derived_ids() {
+            let filtered = KeyValue::new(DERIVED_IDS_KEY.to_owned(), "filtered".to_owned());
+            self.file.append_key_value_metadata(filtered);
+        }
         let Self { path, layout, file, target } = self;
         let Target { index, facts, rows, .. } = target;
         let out = file.into_inner().map_err(|error| refused(&path, &layout.table, error))?;

@@ -24,6 +24,21 @@ pub struct Snapshot {
     pub memory: Arc<Vec<RecordBatch>>,
 }
 
+impl Snapshot {
+    /// A table that never had a row.
+    #[must_use]
+    pub fn empty(table: &str) -> Self {
+        Self {
+            table: table.to_owned(),
+            version: 0,
+            committed: Offset(0),
+            visible: Offset(0),
+            segments: Arc::default(),
+            memory: Arc::default(),
+        }
+    }
+}
+
 /// A segment's description and where its file is. The table deletes a retired file only when the
 /// last handle to it is gone.
 #[derive(Debug)]

@@ -164,7 +164,7 @@ impl Tables {
     #[must_use]
     pub fn snapshot(&self, table: &str) -> Snapshot {
         let mut snapshots = self.snapshots(&[table]);
-        snapshots.pop().unwrap_or_else(|| empty_snapshot(table))
+        snapshots.pop().unwrap_or_else(|| Snapshot::empty(table))
     }
 
     /// What a query sees of several tables at the same instant, in the order asked for.
@@ -173,7 +173,7 @@ impl Tables {
         let parts: Vec<_> = {
             let state = self.state.lock();
             let part = |name: &&str| {
-                let mut snapshot = empty_snapshot(name);
+                let mut snapshot = Snapshot::empty(name);
                 snapshot.version = state.version;
                 snapshot.committed = state.committed;
                 snapshot.visible = state.visible;
@@ -327,16 +327,5 @@ impl Tables {
             segments.sort_by_key(|file| (file.meta.min_time, file.meta.id));
             state.tables.entry(name).or_default().segments = Arc::new(segments);
         }
-    }
-}
-
-fn empty_snapshot(table: &str) -> Snapshot {
-    Snapshot {
-        table: table.to_owned(),
-        version: 0,
-        committed: Offset(0),
-        visible: Offset(0),
-        segments: Arc::default(),
-        memory: Arc::default(),
     }
 }

@@ -300,8 +300,9 @@ fn check_bounds(path: &Path, rows: &RecordBatch) {
     }
 }
 
-/// Version 1 of a segment and its index, written by the first release: later ones must read it, and a
-/// change of what is written is seen here (`PALISADE_WRITE_GOLDEN=1` writes them anew).
+/// Version 1 of a segment and its index: `segment-v1` was written before the filter of `record_id` knew
+/// derived ids, `segment-v1-ids` since. Later releases must read both, and a change of what is written is
+/// seen here (`PALISADE_WRITE_GOLDEN=1` writes the newer one anew).
 #[test]
 fn segment_format_version_1() {
     let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).to_owned();
@@ -319,17 +320,23 @@ fn segment_format_version_1() {
     let written = tables.list()[0].path.clone();
     if std::env::var_os("PALISADE_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(&golden).unwrap();
-        std::fs::copy(&written, golden.join("segment-v1.parquet")).unwrap();
-        std::fs::copy(EntityIndex::path_of(&written), golden.join("segment-v1.idx")).unwrap();
+        std::fs::copy(&written, golden.join("segment-v1-ids.parquet")).unwrap();
+        std::fs::copy(EntityIndex::path_of(&written), golden.join("segment-v1-ids.idx")).unwrap();
     }
-    let stored = read(&golden.join("segment-v1.parquet"));
-    assert_same(&arrow::compute::concat_batches(&stored[0].schema(), &stored).unwrap(), &wanted);
-    let index = EntityIndex::open(&golden.join("segment-v1.idx")).unwrap();
-    index.verify().unwrap();
-    assert_eq!(index.blocks("user", "u4").unwrap().len(), 1);
-    assert_eq!(index.blocks("user", "u5").unwrap().len(), 0);
+    for name in ["segment-v1", "segment-v1-ids"] {
+        let stored = read(&golden.join(format!("{name}.parquet")));
+        let stored = arrow::compute::concat_batches(&stored[0].schema(), &stored).unwrap();
+        assert_same(&stored, &wanted);
+        let index = EntityIndex::open(&golden.join(format!("{name}.idx"))).unwrap();
+        index.verify().unwrap();
+        assert_eq!(index.blocks("user", "u4").unwrap().len(), 1);
+        assert_eq!(index.blocks("user", "u5").unwrap().len(), 0);
+    }
     let same = |a: &Path, b: &Path| std::fs::read(a).unwrap() == std::fs::read(b).unwrap();
-    assert!(same(&written, &golden.join("segment-v1.parquet")), "segments are written otherwise");
+    assert!(
+        same(&written, &golden.join("segment-v1-ids.parquet")),
+        "segments are written otherwise"
+    );
     let index = EntityIndex::path_of(&written);
-    assert!(same(&index, &golden.join("segment-v1.idx")), "indexes are written otherwise");
+    assert!(same(&index, &golden.join("segment-v1-ids.idx")), "indexes are written otherwise");
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, Params, RangeParams, ThresholdParams,
-    count, is_record_id, limit, range, score, select, tenant,
+    count, events, has_event_id, is_record_id, limit, newest, only, range, score, tenant,
 };
 use crate::access::Caller;
 use crate::sql::{self, Row};
@@ -89,13 +89,12 @@ async fn find(
 ) -> Result<Vec<AnomalyReport>, Failure> {
     let have = sql::columns(state, tenant, ALERTS).await?;
     let conditions: Vec<Condition> = std::iter::once(is_anomaly()).chain(condition).collect();
-    let Some(text) = select(ALERTS, &have, PICKS, std::iter::empty(), &conditions, limit) else {
-        return Ok(Vec::new());
-    };
-    Ok(sql::rows(state, tenant, &text, limit).await?.iter().map(AnomalyReport::of).collect())
+    let rows =
+        newest(state, tenant, ALERTS, &have, PICKS, std::iter::empty(), conditions, limit).await?;
+    Ok(rows.iter().map(AnomalyReport::of).collect())
 }
 
-/// `GET /api/anomalies`: the latest anomalies.
+/// `GET /api/anomalies` and `/api/anomalies/recent`: the latest anomalies.
 #[utoipa::path(get, path = "/api/anomalies", tag = "streamguard", params(LimitParams), responses(
     (status = 200, description = "Newest first", body = Vec<AnomalyReport>),
     (status = 400, description = "A parameter is wrong", body = ErrorBody),
@@ -109,19 +108,6 @@ pub async fn latest(
     Ok(Json(find(&state, tenant(&caller)?, None, limit).await?))
 }
 
-/// `GET /api/anomalies/recent`: the same as `/api/anomalies`.
-#[utoipa::path(get, path = "/api/anomalies/recent", tag = "streamguard", params(LimitParams), responses(
-    (status = 200, description = "Newest first", body = Vec<AnomalyReport>),
-    (status = 400, description = "A parameter is wrong", body = ErrorBody),
-))]
-pub async fn recent(
-    state: State<ApiState>,
-    caller: Caller,
-    params: Params<LimitParams>,
-) -> Result<Json<Vec<AnomalyReport>>, Response> {
-    latest(state, caller, params).await
-}
-
 /// `GET /api/anomalies/{eventId}`: the anomaly of an event.
 #[utoipa::path(get, path = "/api/anomalies/{eventId}", tag = "streamguard",
     params(("eventId" = String, Path, description = "The sender's id, or the record's")), responses(
@@ -133,17 +119,22 @@ pub async fn by_id(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<AnomalyReport>, Response> {
-    let text = sql::literal(&id);
-    let which = if is_record_id(&id) {
-        let sql = format!("\"event_id\" = {text} OR array_has(\"evidence\", {text})");
-        Condition::new(sql, &["event_id", "evidence"])
-    } else {
-        Condition::new(format!("\"event_id\" = {text}"), &["event_id"])
-    };
-    let found = find(&state, tenant(&caller)?, Some(which), 1).await?;
-    let shown: String = id.chars().take(128).collect();
-    let missing = || Failure::missing(format!("Anomaly for event with ID {shown} not found"));
-    Ok(Json(found.into_iter().next().ok_or_else(missing)?))
+    let tenant = tenant(&caller)?;
+    let mut found = find(&state, tenant, Some(has_event_id(&id)), 1).await?;
+    if found.is_empty()
+        && is_record_id(&id)
+        && let Some(time) = events::time_of(&state, tenant, &id).await?
+    {
+        // The time leads to the few alerts in question; lists of evidence are not indexed.
+        let of_event = format!(
+            "\"time\" = {} AND array_has(\"evidence\", {})",
+            sql::moment(time),
+            sql::literal(&id)
+        );
+        let of_event = Condition::new(of_event, &["time", "evidence"]);
+        found = find(&state, tenant, Some(of_event), 1).await?;
+    }
+    Ok(Json(only(found, "Anomaly for event with ID", &id)?))
 }
 
 /// `GET /api/anomalies/user/{user}`: a user's latest anomalies.

@@ -1,8 +1,8 @@
 //! `/api/events`.
 
 use super::{
-    Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, Params, RangeParams, ScoreParams,
-    count, is_record_id, limit, range, score, select, tenant,
+    Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, MAX_LIMIT, Params, RangeParams,
+    ScoreParams, count, has_event_id, is_record_id, limit, newest, only, range, score, tenant,
 };
 use crate::access::Caller;
 use crate::sql::{self, Row};
@@ -19,6 +19,8 @@ use utoipa::ToSchema;
 
 /// The most columns `metadata.*` that are given back.
 const MAX_METADATA: usize = 256;
+/// The most types of one segment that are counted.
+const MAX_TYPES: usize = 100_000;
 
 /// An event as StreamGuard shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -115,22 +117,29 @@ fn at_least(have_own: bool, have_reported: bool, score: f64) -> Condition {
     }
 }
 
-/// The condition that an event has this id: the sender's, or the record's own.
-fn by_either_id(id: &str) -> Condition {
-    let text = sql::literal(id);
-    if is_record_id(id) {
-        let sql = format!("\"event_id\" = {text} OR \"id\" = {text}");
-        Condition::new(sql, &["event_id", "id"])
-    } else {
-        Condition::new(format!("\"event_id\" = {text}"), &["event_id"])
-    }
+/// The condition that an event has this id of a record.
+fn has_record_id(id: &str) -> Condition {
+    Condition::new(format!("\"id\" = {}", sql::literal(id)), &["id"])
+}
+
+/// When the event with this record's id happened, in microseconds since the epoch.
+pub(super) async fn time_of(
+    state: &ApiState,
+    tenant: &TenantId,
+    id: &str,
+) -> Result<Option<i64>, Failure> {
+    let text = format!(
+        "SELECT CAST(\"time\" AS BIGINT) AS micros FROM {EVENTS} WHERE {} LIMIT 1",
+        has_record_id(id).sql
+    );
+    let rows = sql::rows(state, tenant, &text, 1).await?;
+    Ok(rows.first().and_then(|row| sql::integer(row, "micros")))
 }
 
 enum Which {
     All,
     Score(f64),
     Where(Condition),
-    Id(String),
 }
 
 async fn find(
@@ -147,20 +156,17 @@ async fn find(
             vec![at_least(has("threat_score"), has("reported_threat_score"), score)]
         }
         Which::Where(condition) => vec![condition],
-        Which::Id(id) => vec![by_either_id(&id)],
     };
     let metadata = have
         .iter()
         .filter(|name| name.starts_with("metadata."))
         .take(MAX_METADATA)
         .map(|name| sql::identifier(name));
-    let Some(text) = select(EVENTS, &have, PICKS, metadata, &conditions, limit) else {
-        return Ok(Vec::new());
-    };
-    Ok(sql::rows(state, tenant, &text, limit).await?.iter().map(SecurityEvent::of).collect())
+    let rows = newest(state, tenant, EVENTS, &have, PICKS, metadata, conditions, limit).await?;
+    Ok(rows.iter().map(SecurityEvent::of).collect())
 }
 
-/// `GET /api/events`: the latest events.
+/// `GET /api/events` and `/api/events/recent`: the latest events.
 #[utoipa::path(get, path = "/api/events", tag = "streamguard", params(LimitParams), responses(
     (status = 200, description = "Newest first", body = Vec<SecurityEvent>),
     (status = 400, description = "A parameter is wrong", body = ErrorBody),
@@ -174,19 +180,6 @@ pub async fn latest(
     Ok(Json(find(&state, tenant(&caller)?, Which::All, limit).await?))
 }
 
-/// `GET /api/events/recent`: the same as `/api/events`.
-#[utoipa::path(get, path = "/api/events/recent", tag = "streamguard", params(LimitParams), responses(
-    (status = 200, description = "Newest first", body = Vec<SecurityEvent>),
-    (status = 400, description = "A parameter is wrong", body = ErrorBody),
-))]
-pub async fn recent(
-    state: State<ApiState>,
-    caller: Caller,
-    params: Params<LimitParams>,
-) -> Result<Json<Vec<SecurityEvent>>, Response> {
-    latest(state, caller, params).await
-}
-
 /// `GET /api/events/{eventId}`: one event.
 #[utoipa::path(get, path = "/api/events/{eventId}", tag = "streamguard",
     params(("eventId" = String, Path, description = "The sender's id, or the record's")), responses(
@@ -198,10 +191,12 @@ pub async fn by_id(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<SecurityEvent>, Response> {
-    let shown: String = id.chars().take(128).collect();
-    let found = find(&state, tenant(&caller)?, Which::Id(id), 1).await?;
-    let missing = || Failure::missing(format!("Event with ID {shown} not found"));
-    Ok(Json(found.into_iter().next().ok_or_else(missing)?))
+    let tenant = tenant(&caller)?;
+    let mut found = find(&state, tenant, Which::Where(has_event_id(&id)), 1).await?;
+    if found.is_empty() && is_record_id(&id) {
+        found = find(&state, tenant, Which::Where(has_record_id(&id)), 1).await?;
+    }
+    Ok(Json(only(found, "Event with ID", &id)?))
 }
 
 /// `GET /api/events/count`: how many events there are.
@@ -284,16 +279,22 @@ pub async fn by_type(
     caller: Caller,
 ) -> Result<Json<BTreeMap<String, i64>>, Response> {
     let tenant = tenant(&caller)?;
-    let have = sql::columns(&state, tenant, EVENTS).await.map_err(Failure::from)?;
-    if !have.contains("type") {
-        return Ok(Json(BTreeMap::new()));
-    }
     let text = "SELECT \"type\", count(*) AS n FROM events WHERE \"type\" IS NOT NULL \
-                GROUP BY \"type\" ORDER BY n DESC, \"type\" LIMIT 1000";
-    let rows = sql::rows(&state, tenant, text, 1000).await.map_err(Failure::from)?;
-    let counts =
-        rows.iter().filter_map(|row| Some((sql::text(row, "type")?, sql::integer(row, "n")?)));
-    Ok(Json(counts.collect()))
+                GROUP BY \"type\"";
+    let parts = sql::parts(&state, tenant, EVENTS, text, MAX_TYPES).await.map_err(Failure::from)?;
+    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+    for row in &parts {
+        if let (Some(kind), Some(count)) = (sql::text(row, "type"), sql::integer(row, "n")) {
+            *counts.entry(kind).or_default() += count;
+        }
+    }
+    if counts.len() > MAX_LIMIT {
+        let mut by_count: Vec<(String, i64)> = counts.into_iter().collect();
+        by_count.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        by_count.truncate(MAX_LIMIT);
+        counts = by_count.into_iter().collect();
+    }
+    Ok(Json(counts))
 }
 
 #[cfg(test)]
@@ -337,12 +338,6 @@ mod tests {
             ("00ff", 0.9, -1)
         );
         assert!(event.metadata.is_empty());
-    }
-
-    #[test]
-    fn only_what_may_be_a_records_id_is_looked_for_as_one() {
-        assert_eq!(by_either_id("evt'1").sql, "\"event_id\" = 'evt''1'");
-        assert_eq!(by_either_id("0123456789abcdef0123456789abcdef").needs, ["event_id", "id"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod health;
 pub mod stats;
 
 use crate::access::{Caller, Scope};
-use crate::sql;
+use crate::sql::{self, Row};
 use crate::state::ApiState;
 use axum::Json;
 use axum::extract::{FromRequestParts, Query};
@@ -230,6 +230,37 @@ fn select(
     ))
 }
 
+/// The newest rows that meet all conditions, as [`select`] shows them.
+///
+/// At first only how far back in time so many rows reach is looked for, in the columns of the conditions;
+/// then all columns are read of what is not older, which is few pages.
+#[expect(clippy::too_many_arguments, reason = "what a SELECT is made of")]
+async fn newest(
+    state: &ApiState,
+    tenant: &TenantId,
+    table: &str,
+    have: &BTreeSet<String>,
+    picks: &[(&str, &str, &str)],
+    more: impl Iterator<Item = String>,
+    mut conditions: Vec<Condition>,
+    limit: usize,
+) -> Result<Vec<Row>, Failure> {
+    const TIME: [(&str, &str, &str); 1] = [("\"time\"", "time", "time")];
+    let Some(times) = select(table, have, &TIME, std::iter::empty(), &conditions, limit) else {
+        return Ok(Vec::new());
+    };
+    let reach = format!("SELECT CAST(min(\"time\") AS BIGINT) AS micros FROM ({times})");
+    let reach = sql::rows(state, tenant, &reach, 1).await?;
+    let Some(since) = reach.first().and_then(|row| sql::integer(row, "micros")) else {
+        return Ok(Vec::new());
+    };
+    conditions.push(Condition::new(format!("\"time\" >= {}", sql::moment(since)), &["time"]));
+    let Some(text) = select(table, have, picks, more, &conditions, limit) else {
+        return Ok(Vec::new());
+    };
+    Ok(sql::rows(state, tenant, &text, limit).await?)
+}
+
 /// How many rows of a table a condition holds for.
 async fn count(
     state: &ApiState,
@@ -246,9 +277,23 @@ async fn count(
         Some(condition) => format!(" WHERE {}", condition.sql),
         None => String::new(),
     };
-    let rows =
-        sql::rows(state, tenant, &format!("SELECT count(*) AS n FROM {table}{filter}"), 1).await?;
-    Ok(rows.first().and_then(|row| sql::integer(row, "n")).unwrap_or(0))
+    let text = format!("SELECT count(*) AS n FROM {table}{filter}");
+    let parts = sql::parts(state, tenant, table, &text, 1).await?;
+    Ok(parts.iter().filter_map(|row| sql::integer(row, "n")).sum())
+}
+
+/// The condition that an event, or an alert's, has this id of its sender.
+fn has_event_id(id: &str) -> Condition {
+    Condition::new(format!("\"event_id\" = {}", sql::literal(id)), &["event_id"])
+}
+
+/// The one that was found, or the answer that there is none; `what` and the id say of what.
+fn only<T>(found: Vec<T>, what: &str, id: &str) -> Result<T, Failure> {
+    let missing = || {
+        let shown: String = id.chars().take(128).collect();
+        Failure::missing(format!("{what} {shown} not found"))
+    };
+    found.into_iter().next().ok_or_else(missing)
 }
 
 /// Whether a text may be the id of a record of ours: 32 hexadecimal digits.
@@ -316,6 +361,15 @@ mod tests {
         let have = columns(&["time", "user"]);
         assert_eq!(select("events", &have, &picks, std::iter::empty(), &[absent], 5), None);
         assert_eq!(select("events", &columns(&[]), &picks, std::iter::empty(), &[], 5), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(only(vec![7, 8], "Event with ID", "x").unwrap(), 7);
+        let failure = only(Vec::<u8>::new(), "Event with ID", &"y".repeat(500)).unwrap_err();
+        assert_eq!(failure.status, StatusCode::NOT_FOUND);
+        assert_eq!(failure.body.message, format!("Event with ID {} not found", "y".repeat(128)));
+        assert_eq!(has_event_id("evt'1").sql, "\"event_id\" = 'evt''1'");
     }
 
     #[test]

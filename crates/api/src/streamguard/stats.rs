@@ -46,7 +46,7 @@ fn summary_sql(have: &BTreeSet<String>) -> String {
     };
     format!(
         "SELECT count(*) AS n, sum(CASE WHEN {high} THEN 1 ELSE 0 END) AS high, \
-         avg({score}) AS mean FROM events"
+         sum({score}) AS total, count({score}) AS scored FROM events"
     )
 }
 
@@ -60,15 +60,19 @@ pub async fn summary(
 ) -> Result<Json<Summary>, Response> {
     let tenant = tenant(&caller)?;
     let have = sql::columns(&state, tenant, EVENTS).await.map_err(Failure::from)?;
-    let rows = match have.is_empty() {
+    let parts = match have.is_empty() {
         true => Vec::new(),
-        false => sql::rows(&state, tenant, &summary_sql(&have), 1).await.map_err(Failure::from)?,
+        false => sql::parts(&state, tenant, EVENTS, &summary_sql(&have), 1)
+            .await
+            .map_err(Failure::from)?,
     };
-    let row = rows.into_iter().next().unwrap_or_default();
+    let whole = |name| parts.iter().filter_map(|row| sql::integer(row, name)).sum::<i64>();
+    let total: f64 = parts.iter().filter_map(|row| sql::number(row, "total")).sum();
+    let mean = total / whole("scored").max(1) as f64;
     Ok(Json(Summary {
-        total_events: sql::integer(&row, "n").unwrap_or(0),
-        high_threat_events: sql::integer(&row, "high").unwrap_or(0),
-        average_threat_score: (sql::number(&row, "mean").unwrap_or(0.0) * 1e6).round() / 1e6,
+        total_events: whole("n"),
+        high_threat_events: whole("high"),
+        average_threat_score: (mean * 1e6).round() / 1e6,
         total_analyses: 0,
         total_anomalies: count(&state, tenant, ALERTS, Some(is_anomaly())).await?,
     }))

@@ -71,6 +71,49 @@ fn memory_is_limited() {
     assert_eq!(error.class(), ErrorClass::Transient);
 }
 
+/// Groups and sorts that outgrow their memory go to disk, and give the same answers.
+#[test]
+fn what_outgrows_its_memory_is_written_to_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let spill = Some(directory.path().join("spill"));
+    let options = Options { spill, threads: 2, ..Options::default() };
+    let engine = QueryEngine::new(options, Fixed::with(vec![table()])).unwrap();
+    let limits = Limits { memory: 64 << 20, rows: 10, ..Limits::default() };
+    let pairs = "(SELECT a.position % 300 AS g, a.message || '/' || b.message AS m \
+                 FROM events a, events b WHERE b.position < 300)";
+    for (sql, expected) in [
+        (format!("SELECT count(*) AS n FROM (SELECT m FROM {pairs} GROUP BY m)"), json!(900_000)),
+        (
+            format!(
+                "SELECT max(n) AS n FROM (SELECT g, count(DISTINCT m) AS n FROM {pairs} GROUP BY g)"
+            ),
+            json!(3_000),
+        ),
+        (
+            format!(
+                "SELECT count(*) AS n FROM (SELECT m, row_number() OVER (ORDER BY m) AS r FROM {pairs}) WHERE r > 0"
+            ),
+            json!(900_000),
+        ),
+    ] {
+        let batch =
+            ask_within(&engine, "a", &sql, limits).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(crate::support::objects(&batch), [json!({"n": expected})], "{sql}");
+        // Without a disk it does not fit.
+        let bare = crate::support::engine(vec![table()]);
+        assert!(
+            matches!(ask_within(&bare, "a", &sql, limits), Err(QueryError::Memory(_))),
+            "{sql}"
+        );
+    }
+    let left = || std::fs::read_dir(directory.path().join("spill")).unwrap().count();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while left() > 0 {
+        assert!(Instant::now() < deadline, "files are left on disk");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn rows_are_limited() {
     let engine = engine(vec![table()]);

@@ -10,8 +10,11 @@
     reason = "tests may panic; their modules are shared within this binary"
 )]
 
+mod aggregates;
 mod formats;
+mod ids;
 mod isolation;
 mod limits;
+mod parts;
 mod reading;
 mod support;

@@ -11,6 +11,7 @@ use arrow::datatypes::{
     ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
     UInt64Type,
 };
+use palisade_event::RecordId;
 use parquet::basic::Encoding;
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::Result;
@@ -345,10 +346,11 @@ pub(crate) fn encode(
     chunk.finish(all, None)
 }
 
-/// Encodes one chunk of ids of 16 bytes, with a bloom filter.
+/// Encodes one chunk of ids of 16 bytes, with a bloom filter that knows further ids as well.
 pub(crate) fn encode_ids(
     arrays: &[Option<ArrayRef>],
     runs: &[Run],
+    further: &[RecordId],
     descr: ColumnDescPtr,
     scratch: &mut Scratch,
 ) -> Result<EncodedChunk> {
@@ -364,7 +366,10 @@ pub(crate) fn encode_ids(
         }
     }
     let mut chunk = ChunkWriter::new(descr, scratch);
-    let mut bloom = super::text::bloom(ids.len());
+    let mut bloom = super::text::bloom(ids.len() + further.len());
+    if let Some(bloom) = &mut bloom {
+        further.iter().for_each(|id| bloom.insert(id.0.as_slice()));
+    }
     let page_rows = if ids.is_empty() { PAGE_ROWS * 8 } else { PAGE_ROWS };
     let mut rest = ids.as_slice();
     for valid in valid.chunks(page_rows) {

@@ -12,7 +12,9 @@ use arrow::compute::interleave;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use palisade_event::schema::Core;
+use palisade_event::column::Text;
+use palisade_event::schema::{Core, EVENTS};
+use palisade_event::{RecordId, SenderIds};
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::SchemaDescPtr;
@@ -67,6 +69,10 @@ impl Layout {
                     .or_insert(kind);
             }
         }
+        if table == EVENTS && kinds.contains_key(Core::EventId.name()) {
+            // Ids that derive from the sender's are not stored, but the column's filter knows them.
+            kinds.entry(Core::RecordId.name()).or_insert(Kind::Id);
+        }
         let mut columns: Vec<(String, Kind)> =
             kinds.into_iter().map(|(name, kind)| (name.to_owned(), kind)).collect();
         columns.sort_by(|(a, _), (b, _)| {
@@ -74,6 +80,18 @@ impl Layout {
             place(a).cmp(&place(b)).then_with(|| a.cmp(b))
         });
         Ok(Self { table: table.to_owned(), columns })
+    }
+
+    /// Whether the filter of `record_id` knows the ids that derive from the senders' too.
+    pub(crate) fn filters_derived_ids(&self) -> bool {
+        let kind = |core: Core| {
+            self.columns.iter().find(|(name, _)| name == core.name()).map(|(_, kind)| *kind)
+        };
+        self.table == EVENTS
+            && kind(Core::RecordId) == Some(Kind::Id)
+            && [Core::Tenant, Core::Source, Core::EventId]
+                .into_iter()
+                .all(|core| matches!(kind(core), None | Some(Kind::Text)))
     }
 
     /// The Arrow schema of the file; `encoded` tells of each column whether it has a dictionary.
@@ -232,8 +250,14 @@ impl<'a> Unit<'a> {
                     }
                 }
                 Kind::Id => {
+                    let derived = match name == Core::RecordId.name() {
+                        true => self.senders()?,
+                        false => None,
+                    };
                     for (runs, chunks) in groups.iter().zip(&mut chunks) {
-                        let chunk = number::encode_ids(&arrays, runs, descr.clone(), scratch);
+                        let derived = derived.as_ref().map(|ids| ids.of(runs)).unwrap_or_default();
+                        let chunk =
+                            number::encode_ids(&arrays, runs, &derived, descr.clone(), scratch);
                         chunks.push(Chunk::Own(chunk.map_err(|error| failed(&error))?));
                     }
                 }
@@ -251,6 +275,26 @@ impl<'a> Unit<'a> {
             }
         }
         Ok(chunks)
+    }
+
+    /// What the ids of events that their senders named derive from; `None` where the filter of ids shall
+    /// not know them.
+    fn senders(&self) -> Result<Option<Senders>, TableError> {
+        if !self.layout.filters_derived_ids() {
+            return Ok(None);
+        }
+        let texts = |core: Core| {
+            let column = self.layout.columns.iter().position(|(name, _)| name == core.name());
+            match column {
+                Some(column) => self.arrays(column, Kind::Text),
+                None => Ok(vec![None; self.batches.len()]),
+            }
+        };
+        Ok(Some(Senders {
+            tenants: texts(Core::Tenant)?,
+            sources: texts(Core::Source)?,
+            event_ids: texts(Core::EventId)?,
+        }))
     }
 
     /// A nested column's chunk, by the Parquet library.
@@ -284,6 +328,37 @@ impl<'a> Unit<'a> {
             writer.write(&leaf)?;
         }
         writer.close()
+    }
+}
+
+/// The columns, per batch, that ids derive from where senders named their events (I1).
+struct Senders {
+    tenants: Vec<Option<ArrayRef>>,
+    sources: Vec<Option<ArrayRef>>,
+    event_ids: Vec<Option<ArrayRef>>,
+}
+
+impl Senders {
+    /// The ids of the named events of these rows.
+    fn of(&self, runs: &[Run]) -> Vec<RecordId> {
+        let mut hashing = SenderIds::default();
+        let mut ids = Vec::new();
+        for run in runs {
+            let text = |columns: &'_ [Option<ArrayRef>]| -> Option<ArrayRef> {
+                columns.get(run.batch as usize)?.clone()
+            };
+            let columns = [text(&self.tenants), text(&self.sources), text(&self.event_ids)];
+            let [tenants, sources, event_ids] =
+                columns.each_ref().map(|column| column.as_ref().and_then(Text::of));
+            let Some(event_ids) = event_ids else { continue };
+            for row in run.range() {
+                let Some(event_id) = event_ids.get(row) else { continue };
+                let tenant = tenants.as_ref().and_then(|texts| texts.get(row)).unwrap_or("");
+                let source = sources.as_ref().and_then(|texts| texts.get(row)).unwrap_or("");
+                ids.push(hashing.id(tenant, source, event_id));
+            }
+        }
+        ids
     }
 }
 

@@ -9,6 +9,7 @@ use super::adapt::EMPTY_KEY;
 use super::schema::query_type;
 use super::tenants::TenantRows;
 use crate::index::INDEXED;
+use crate::segment::DERIVED_IDS_KEY;
 use crate::{EntityIndex, SegmentFile, TableError};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
@@ -114,6 +115,8 @@ pub(super) struct Footer {
     pub(super) metadata: Arc<ParquetMetaData>,
     /// The file's columns as queries read them.
     pub(super) schema: SchemaRef,
+    /// Whether the filters of `record_id` know the ids too that derive from the senders'.
+    pub(super) derived_ids: bool,
     /// Which rows are whose, once asked for.
     pub(super) tenants: OnceLock<Arc<TenantRows>>,
     /// The entity index, once asked for.
@@ -254,9 +257,15 @@ fn load(path: &Path) -> Result<Footer, ReadError> {
         .map_err(damaged)?;
     let (metadata, schema) = as_queried(metadata).map_err(damaged)?;
     let bytes = metadata.memory_size() + 256;
+    let pairs = metadata.file_metadata().key_value_metadata();
+    let derived_ids = pairs
+        .into_iter()
+        .flatten()
+        .any(|pair| pair.key == DERIVED_IDS_KEY && pair.value.as_deref() == Some("filtered"));
     Ok(Footer {
         metadata: Arc::new(metadata),
         schema,
+        derived_ids,
         tenants: OnceLock::new(),
         index: OnceLock::new(),
         bytes,

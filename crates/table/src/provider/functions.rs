@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
 };
-use palisade_event::RecordId;
+use palisade_event::SenderIds;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -74,10 +74,11 @@ impl ScalarUDFImpl for RecordIdText {
         let record_id = record_id.clone().into_array(rows)?;
         let record_id = record_id.as_fixed_size_binary_opt();
         let mut out = StringViewBuilder::with_capacity(rows);
+        let mut derived = SenderIds::default();
         let mut digits = [0u8; 32];
         for row in 0..rows {
             let id = if let Some(event_id) = get(&event_id, row) {
-                RecordId::from_sender(&self.tenant, get(&source, row).unwrap_or(""), event_id).0
+                derived.id(&self.tenant, get(&source, row).unwrap_or(""), event_id).0
             } else if let Some(stored) = record_id.filter(|ids| ids.is_valid(row))
                 && let Ok(stored) = <[u8; 16]>::try_from(stored.value(row))
             {
@@ -327,7 +328,7 @@ mod tests {
 
     #[test]
     fn ids_are_written_as_record_ids_are() {
-        let id = RecordId::from_sender("t", "s", "e");
+        let id = palisade_event::RecordId::from_sender("t", "s", "e");
         let mut digits = [0u8; 32];
         hex(id.0, &mut digits);
         assert_eq!(std::str::from_utf8(&digits).unwrap(), id.to_string());

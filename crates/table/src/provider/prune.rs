@@ -248,7 +248,9 @@ pub(super) fn wanted_rows(
     Ok(rows.and(&kept))
 }
 
-/// Whether a row group may hold a row of one of these ids. An id is stored, or computed from `event_id`.
+/// Whether a row group may hold a row of one of these ids. An id is stored, or computed from `event_id`;
+/// the filter of `record_id` knows both, except in files of earlier releases, where it knows the stored
+/// ones only.
 fn may_hold_id(
     segment: &SegmentFile,
     footer: &Footer,
@@ -258,7 +260,7 @@ fn may_hold_id(
 ) -> Result<bool, ReadError> {
     let metadata = &footer.metadata;
     let given = leaf(metadata, &footer.schema, Core::EventId.name());
-    if given.is_some_and(|leaf| !all_null(metadata, group, leaf)) {
+    if !footer.derived_ids && given.is_some_and(|leaf| !all_null(metadata, group, leaf)) {
         return Ok(true);
     }
     let stored: Vec<[u8; 16]> = ids

@@ -3,9 +3,12 @@
 mod child;
 mod crash;
 mod ingest;
+mod query;
 
 use crate::Outcome;
+use crate::config::Config;
 use clap::{Args, Subcommand};
+use std::path::Path;
 
 /// Measure this build on this machine.
 #[derive(Debug, Args)]
@@ -20,13 +23,17 @@ enum What {
     Crash(crash::Crash),
     /// Ingestion over HTTP on loopback: CPU per event, rate, latencies, stored bytes, memory.
     Ingest(ingest::Ingest),
+    /// Queries against ClickHouse's engine on the same files, or StreamGuard's endpoints over HTTP.
+    Query(query::Query),
 }
 
 impl Bench {
-    pub(crate) fn run(self) -> Outcome {
+    /// `data` is the directory that the command line names, if it does.
+    pub(crate) fn run(self, config: &Config, data: Option<&Path>) -> Outcome {
         match self.what {
             What::Crash(crash) => crash.run(),
             What::Ingest(ingest) => ingest.run(),
+            What::Query(query) => query.run(config, data),
         }
     }
 }
