@@ -151,7 +151,7 @@ fn change(
         _ => {
             let retired = catalog.wait(catalog.catalog().retired()).map_err(CommitError::from)?;
             let ids: Vec<u64> = retired.iter().map(|segment| segment.id).collect();
-            catalog.wait(catalog.catalog().forget(&ids)).map_err(CommitError::from)?;
+            catalog.wait(catalog.catalog().forget(&ids))?;
             return Ok(false);
         }
     }

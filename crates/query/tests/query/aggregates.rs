@@ -14,7 +14,7 @@ fn some_rows() -> Vec<Row> {
         .map(|at| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let mut row = Row::new("acme", at).user(&format!("user{}", state >> 60));
-            if state % 17 > 0 {
+            if !state.is_multiple_of(17) {
                 row.entropy = Some(((state >> 40) % 2_000) as f32 / 256.0);
                 row = row.field("size", json!((state >> 20) as f64 * 0.37));
             }
@@ -51,8 +51,8 @@ fn percentiles_are_exact_over_all_rows_and_by_group() {
     let engine = tables(directory.path(), &all);
     let entropy = |row: &Row| row.entropy.map(f64::from);
     let size = |row: &Row| row.fields.get("size").and_then(Value::as_f64);
-    let columns: [(&str, &dyn Fn(&Row) -> Option<f64>); 2] =
-        [("entropy", &entropy), ("size", &size)];
+    type Value<'v> = &'v dyn Fn(&Row) -> Option<f64>;
+    let columns: [(&str, Value<'_>); 2] = [("entropy", &entropy), ("size", &size)];
     for (column, of) in columns {
         for share in SHARES {
             let call = format!("percentile_cont({share}) WITHIN GROUP (ORDER BY {column})");

@@ -78,9 +78,6 @@ struct Report {
     raw_bytes_per_event: f64,
     stored_bytes_per_event: f64,
     peak_rss_bytes: u64,
-    /// Rows that the operators got at a time, on average; not part of the JSON.
-    #[serde(skip)]
-    rows_per_batch: f64,
 }
 
 /// Makes the body of the next request of one connection.
@@ -153,13 +150,12 @@ impl Ingest {
             raw_bytes_per_event: round(full.bytes as f64 / full.records as f64),
             stored_bytes_per_event: round(stored as f64 / full.records as f64),
             peak_rss_bytes: server.peak_rss_bytes(),
-            rows_per_batch: round(rows_per_batch),
         };
         server.stop()?;
         if self.json {
             println!("{}", serde_json::to_string(&report)?);
         } else {
-            println!("{report:#?}");
+            println!("{report:#?}\nrows per operator batch: {rows_per_batch:.0}");
         }
         Ok(ExitCode::SUCCESS)
     }
