@@ -51,8 +51,8 @@ fn percentiles_are_exact_over_all_rows_and_by_group() {
     let engine = tables(directory.path(), &all);
     let entropy = |row: &Row| row.entropy.map(f64::from);
     let size = |row: &Row| row.fields.get("size").and_then(Value::as_f64);
-    type Value<'v> = &'v dyn Fn(&Row) -> Option<f64>;
-    let columns: [(&str, Value<'_>); 2] = [("entropy", &entropy), ("size", &size)];
+    type Of<'v> = &'v dyn Fn(&Row) -> Option<f64>;
+    let columns: [(&str, Of<'_>); 2] = [("entropy", &entropy), ("size", &size)];
     for (column, of) in columns {
         for share in SHARES {
             let call = format!("percentile_cont({share}) WITHIN GROUP (ORDER BY {column})");
