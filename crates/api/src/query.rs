@@ -76,11 +76,22 @@ pub async fn post_query(
     limits.rows = request.max_rows.unwrap_or(limits.rows).min(limits.rows);
     let wanted = request.timeout_ms.map_or(limits.time, Duration::from_millis);
     limits.time = wanted.min(limits.time);
-    match state.query.query(&tenant, &request.sql, limits).await {
+    let progress = state.engine.progress();
+    let mut response = match state.query.query(&tenant, &request.sql, limits).await {
         Ok(result) => send(result, format, &caller).await,
         Err(error) => failed(&error, &caller),
+    };
+    if !progress.ready {
+        // After a crash the log is replayed while queries are answered already.
+        let lag = progress.log_end.saturating_sub(progress.visible);
+        response.headers_mut().insert(LAG_HEADER, lag.into());
     }
+    response
 }
+
+/// On answers given while acknowledged records are not all visible yet (M4): how many entries of the
+/// log are missing.
+const LAG_HEADER: &str = "x-palisade-lag-entries";
 
 fn format_of(request: &QueryRequest, headers: &HeaderMap) -> Result<Format, String> {
     if let Some(name) = &request.format {

@@ -160,11 +160,11 @@ fn main() {
                         }));
                     }
                 }
-                if let Some((number, kind)) = event.attack.filter(|(_, kind)| behaviour(*kind)) {
-                    if seen.insert(number) {
-                        for budget in BUDGETS.iter().filter(|budget| alerts.len() <= **budget) {
-                            *found.entry((*budget, kind)).or_default() += 1;
-                        }
+                if let Some((number, kind)) = event.attack.filter(|(_, kind)| behaviour(*kind))
+                    && seen.insert(number)
+                {
+                    for budget in BUDGETS.iter().filter(|budget| alerts.len() <= **budget) {
+                        *found.entry((*budget, kind)).or_default() += 1;
                     }
                 }
             }

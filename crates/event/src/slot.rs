@@ -1,10 +1,12 @@
 //! Slots and partitions (invariant P1).
 //!
 //! `slot = hash(tenant, hash(entity) mod spread)` of 4,096. The entity is the user, else the host,
-//! else the source address, normalised ([`entity_hash`]). Slots map to partitions by rendezvous
-//! hashing, so another number of partitions moves as few slots as possible.
+//! else the source address, normalised ([`entity_hash`]). For one tenant the hash is one-to-one in
+//! `hash(entity) mod spread`: a tenant spread over all slots fills each alike, so that bounds per
+//! slot are bounds per tenant too. Slots map to partitions by rendezvous hashing, so another number
+//! of partitions moves as few slots as possible.
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// How many slots there are, on every stack and for ever.
 pub const SLOTS: u16 = 4096;
@@ -29,8 +31,17 @@ pub fn entity_hash(name: &str) -> u64 {
 /// together, [`SLOTS`] spreads it over all).
 #[must_use]
 pub fn slot_of(tenant: &str, entity: u64, spread: u16) -> Slot {
+    slot_within(xxh3_64(tenant.as_bytes()), entity, spread)
+}
+
+/// [`slot_of`] for a tenant's name that is hashed already (XXH3-64).
+#[must_use]
+pub fn slot_within(tenant: u64, entity: u64, spread: u16) -> Slot {
     let within = entity % u64::from(spread.clamp(1, SLOTS));
-    Slot((xxh3_64_with_seed(tenant.as_bytes(), within) % u64::from(SLOTS)) as u16)
+    // An odd factor permutes the slots, so that the few slots of a tenant with a small spread are
+    // not neighbours of another tenant's.
+    let first = tenant % u64::from(SLOTS);
+    Slot(((first + within * 1_597) % u64::from(SLOTS)) as u16)
 }
 
 /// The slot → partition table for a number of partitions, by rendezvous hashing (each slot goes to
@@ -72,5 +83,20 @@ mod tests {
         let slots: std::collections::BTreeSet<_> =
             (0..100).map(|user| slot_of("acme", entity_hash(&format!("u{user}")), 1)).collect();
         assert_eq!(slots.len(), 1);
+    }
+
+    #[test]
+    fn a_tenant_fills_each_of_its_slots_alike() {
+        for (tenant, spread) in
+            [("acme", SLOTS), ("default", SLOTS), ("acme", 7), ("umbrella", 1000)]
+        {
+            let mut users = vec![0u32; usize::from(SLOTS)];
+            for entity in 0..u64::from(spread) * 3 {
+                users[usize::from(slot_of(tenant, entity, spread).0)] += 1;
+            }
+            let used: Vec<_> = users.into_iter().filter(|count| *count > 0).collect();
+            assert_eq!(used, vec![3; usize::from(spread)], "{tenant} over {spread}");
+        }
+        assert_ne!(slot_of("acme", 1, 1), slot_of("umbrella", 1, 1));
     }
 }

@@ -37,7 +37,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 mod decode;
 
-pub(crate) use decode::{StoredSchema, decode_entry, raw_length};
+pub(crate) use decode::{StoredSchema, decode_entry, decode_requests, raw_length};
 
 /// An entry in the form in which it is stored, apart from what only the writer knows (its offset, the
 /// durable end). Made by [`encode`] or an [`Encoder`].

@@ -1,12 +1,12 @@
 //! Reading the log in order.
 
-use crate::codec::{StoredSchema, decode_entry};
+use crate::codec::{StoredSchema, decode_entry, decode_requests};
 use crate::error::LogError;
 use crate::format::{Codec, FrameKind, SEGMENT_HEADER_BYTES};
 use crate::log::Shared;
 use crate::recovery::Segment;
 use crate::segment::{Continuation, FrameScanner, Step, path_of, read_header};
-use palisade_event::{Entry, EntryKind, Offset};
+use palisade_event::{Entry, EntryKind, Offset, RequestEntry};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,14 +56,26 @@ impl StoredEntry {
     /// [`LogError::Corrupt`] when it cannot be decoded, which the checksums make unlikely.
     pub fn decode(&self) -> Result<Entry, LogError> {
         let schema = |hash| self.schemas.get(&hash).map(Arc::as_ref);
-        decode_entry(self.kind, self.codec, self.clock, &self.payload, schema).map_err(|error| {
-            LogError::Corrupt {
-                file: self.file.clone(),
-                byte: self.byte,
-                offset: self.offset,
-                reason: error.to_string(),
-            }
-        })
+        decode_entry(self.kind, self.codec, self.clock, &self.payload, schema)
+            .map_err(|error| self.corrupt(&error))
+    }
+
+    /// The keyed requests of the entry, without its rows: what a gateway has to know before it may
+    /// take a request (L4).
+    ///
+    /// # Errors
+    /// As [`StoredEntry::decode`].
+    pub fn requests(&self) -> Result<Vec<RequestEntry>, LogError> {
+        decode_requests(self.kind, self.codec, &self.payload).map_err(|error| self.corrupt(&error))
+    }
+
+    fn corrupt(&self, error: &LogError) -> LogError {
+        LogError::Corrupt {
+            file: self.file.clone(),
+            byte: self.byte,
+            offset: self.offset,
+            reason: error.to_string(),
+        }
     }
 
     /// Bytes that the entry takes up in the log, without its header.

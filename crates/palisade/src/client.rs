@@ -91,7 +91,8 @@ impl Client {
                     .ok()
                     .and_then(|text| serde_json::from_str(&text).ok())
                     .unwrap_or_default();
-                let detail = problem["detail"].as_str().unwrap_or("the server refused the request");
+                let detail = problem.get("detail").and_then(serde_json::Value::as_str);
+                let detail = detail.unwrap_or("the server refused the request");
                 Err(SubmitError::Invalid(detail.to_owned()))
             }
         }
@@ -119,7 +120,7 @@ fn read(answer: ureq::http::Response<ureq::Body>) -> Result<impl Read + use<>, F
     let mut text = String::new();
     reader.by_ref().take(PROBLEM_BYTES).read_to_string(&mut text)?;
     let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    let detail = problem["detail"].as_str().unwrap_or(&text);
+    let detail = problem.get("detail").and_then(serde_json::Value::as_str).unwrap_or(&text);
     let hint = match status.as_u16() {
         401 => "; give a key in PALISADE_KEY",
         _ => "",
@@ -181,17 +182,22 @@ impl RemoteDoor {
             .read_to_string()
             .map_err(|_| SubmitError::Busy { retry_after_ms: 500 })?;
         let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let list = if status == 200 { &value["rejected"] } else { &value["errors"] };
+        let list = value.get(if status == 200 { "rejected" } else { "errors" });
         let rejected: Vec<(u64, String)> = list
-            .as_array()
+            .and_then(serde_json::Value::as_array)
             .into_iter()
             .flatten()
-            .filter_map(|one| Some((one["index"].as_u64()?, one["reason"].as_str()?.to_owned())))
+            .filter_map(|one| {
+                Some((one.get("index")?.as_u64()?, one.get("reason")?.as_str()?.to_owned()))
+            })
             .collect();
         match status {
             200 => Ok(Receipt {
-                accepted: value["accepted"].as_u64().unwrap_or(0),
-                rejected_total: value["rejected_total"].as_u64().unwrap_or(0),
+                accepted: value.get("accepted").and_then(serde_json::Value::as_u64).unwrap_or(0),
+                rejected_total: value
+                    .get("rejected_total")
+                    .and_then(serde_json::Value::as_u64)
+                    .unwrap_or(0),
                 rejected,
                 repeated: false,
             }),
@@ -205,7 +211,11 @@ impl RemoteDoor {
             429 | 503 => Err(SubmitError::Busy { retry_after_ms: 500 }),
             422 => Err(SubmitError::KeyConflict),
             _ => Err(SubmitError::Invalid(
-                value["detail"].as_str().unwrap_or("the server refused the request").to_owned(),
+                value
+                    .get("detail")
+                    .and_then(serde_json::Value::as_str)
+                    .unwrap_or("the server refused the request")
+                    .to_owned(),
             )),
         }
     }

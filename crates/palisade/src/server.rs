@@ -192,19 +192,6 @@ impl Server {
         if !source.only_asks {
             runtime.block_on(put_in_force(&activator, &engine, config))?;
         }
-        // The ledger of idempotency keys is whole only when the log has been replayed to its end: a
-        // client that repeats its request before that would be taken for a new one (L4).
-        while !engine.wait_visible(Duration::from_secs(1)) {
-            if let Some(message) = engine.fatal().borrow().clone() {
-                return Err(message.into());
-            }
-            let progress = engine.progress();
-            tracing::warn!(
-                visible = progress.visible,
-                log_end = progress.log_end,
-                "replaying the log before anything is taken"
-            );
-        }
         let gateway = Arc::new(Gateway::start(
             GatewayFoundations {
                 log: Arc::clone(&log),

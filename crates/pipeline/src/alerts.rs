@@ -137,18 +137,24 @@ pub fn build(
     let source = Source::of(batch);
     let mut live: BTreeMap<String, Vec<LiveAlert>> = BTreeMap::new();
 
-    let mut words: [StringDictionaryBuilder<Int32Type>; 10] = Default::default();
-    let mut times = [(); 4].map(|()| TimestampMicrosecondBuilder::new().with_timezone("UTC"));
-    let mut position = UInt64Builder::new();
-    let mut id = StringBuilder::new();
-    let mut revision = Int32Builder::new();
-    let mut score = Float32Builder::new();
-    let mut event_id = StringBuilder::new();
-    let mut evidence = ListBuilder::new(StringBuilder::new());
-    let mut reasons = ListBuilder::new(StringBuilder::new());
+    // A frame mostly has a few alerts, and the builders' own room is for a thousand.
+    let rows = alerts.len();
+    let texts = |count: usize| StringBuilder::with_capacity(count, count * 40);
+    let mut words: [StringDictionaryBuilder<Int32Type>; 10] =
+        [(); 10].map(|()| StringDictionaryBuilder::with_capacity(rows, rows.min(8), rows * 12));
+    let mut times =
+        [(); 4].map(|()| TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"));
+    let mut position = UInt64Builder::with_capacity(rows);
+    let mut id = texts(rows);
+    let mut revision = Int32Builder::with_capacity(rows);
+    let mut score = Float32Builder::with_capacity(rows);
+    let mut event_id = texts(rows);
+    let mut evidence = ListBuilder::with_capacity(texts(rows), rows);
+    let sentences = alerts.iter().map(|alert| alert.reasons.len()).sum();
+    let mut reasons = ListBuilder::with_capacity(texts(sentences), rows);
     let mut details: BTreeMap<&'static str, Float32Builder> = BTreeMap::new();
     for name in alerts.iter().flat_map(|alert| &alert.details).map(|(name, _)| *name) {
-        details.entry(name).or_default();
+        details.entry(name).or_insert_with(|| Float32Builder::with_capacity(rows));
     }
 
     for alert in &alerts {

@@ -5,6 +5,7 @@ use crate::checkpoint::{CheckpointStore, CheckpointTask};
 use crate::error::PipelineError;
 use crate::feed::Feed;
 use crate::finisher::Finisher;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::recovery::trim_before;
 use palisade_catalog::{Catalog, Checkpoint};
@@ -49,6 +50,7 @@ pub(crate) struct Committer {
     pub(crate) tables: Arc<Tables>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) finisher: Arc<Finisher>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) store: CheckpointStore,
     pub(crate) metrics: Metrics,
     pub(crate) committed: Arc<AtomicU64>,
@@ -88,10 +90,14 @@ impl Committer {
                 if committed >= task.position
                     && let Some(parts) = task.wait(Duration::ZERO)
                 {
-                    let parts = parts.map_err(|reason| PipelineError::Checkpoint {
+                    let failed = |reason| PipelineError::Checkpoint {
                         path: format!("at offset {}", task.position.0),
                         reason,
-                    })?;
+                    };
+                    let mut parts = parts.map_err(failed)?;
+                    // The pipeline has passed the position, so no key before it is missing.
+                    let requests = self.ledger.save().map_err(|error| failed(error.to_string()))?;
+                    parts.insert("requests".to_owned(), requests);
                     let checkpoint = self.store.write(task.position, chain, &parts)?;
                     self.chain.clone_from(chain);
                     self.keep(checkpoint)?;
@@ -141,8 +147,8 @@ impl Committer {
 
     fn begin_checkpoint(&self) -> Option<(Arc<CheckpointTask>, Vec<Offset>)> {
         let full = self.chain.is_empty() || self.chain.len() >= self.options.full_every;
-        // One of each worker; norms, requests and what is in force from the finisher.
-        let parts = self.workers + 3;
+        // One of each worker; norms and what is in force from the finisher.
+        let parts = self.workers + 2;
         let task =
             self.feed.mark(|position| Arc::new(CheckpointTask::new(position, full, parts)))?;
         let mut chain = if full { Vec::new() } else { self.chain.clone() };

@@ -49,7 +49,7 @@ pub struct Foundations {
     pub catalog: Catalog,
     /// The runtime on which the catalog is called.
     pub runtime: tokio::runtime::Handle,
-    /// The ledger of idempotency keys, empty; recovery fills it.
+    /// The ledger of idempotency keys, empty; it is whole when [`Engine::start`] returns.
     pub ledger: Arc<Ledger>,
     /// The live counters.
     pub live: Arc<Live>,
@@ -86,8 +86,8 @@ pub struct Progress {
 }
 
 impl Engine {
-    /// Recovers the state of `data` and starts the threads. The replay goes on in the background;
-    /// [`Engine::progress`] says when it is done. The log must not have had a subscriber before.
+    /// Recovers the state of `data` and starts the threads. The ledger is whole then, so a gateway may
+    /// take records; the replay goes on in the background, [`Engine::progress`] says when it is done. The log must not have had a subscriber before.
     ///
     /// # Errors
     /// When log, catalog and checkpoints do not belong together, or a thread can't be started.
@@ -119,6 +119,7 @@ impl Engine {
             reason,
         };
         on.ledger.restore(&loaded.requests).map_err(|error| bad(error.to_string()))?;
+        on.ledger.read_log(&on.log, state_from, log_end)?;
         let in_force = InForce::restore(&loaded.control)?;
         in_force.check_newer(state_from)?;
         let ordered = OrderedDetectors::restore(&loaded.norms, in_force.clone()).map_err(bad)?;
@@ -182,6 +183,7 @@ impl Engine {
             tables: Arc::clone(&on.tables),
             feed: Arc::clone(&feed),
             finisher: Arc::clone(&finisher),
+            ledger: Arc::clone(&on.ledger),
             store,
             metrics: on.metrics.clone(),
             committed: Arc::clone(&committed),

@@ -100,14 +100,14 @@ impl Feed {
     fn send_entry(&self, state: &mut State, offset: Offset, entry: Arc<Entry>) {
         state.next = offset.next();
         self.position.store(state.next.0, Ordering::Release);
-        let flight = InFlight {
+        let flight = Box::new(InFlight {
             offset,
             entry,
             full: offset >= self.committed,
             since: Instant::now(),
             routing: OnceLock::new(),
             results: Mutex::new(Results::default()),
-        };
+        });
         self.send(state, WorkKind::Entry(flight));
     }
 

@@ -121,10 +121,6 @@ impl Finisher {
                     Ok(bytes) => task.part("control".to_owned(), bytes),
                     Err(error) => task.fail(error.to_string()),
                 }
-                match self.ledger.save() {
-                    Ok(bytes) => task.part("requests".to_owned(), bytes),
-                    Err(error) => task.fail(error.to_string()),
-                }
                 return Ok(());
             }
         };
@@ -133,7 +129,7 @@ impl Finisher {
         }
         match flight.entry.as_ref() {
             Entry::Frame(frame) => {
-                self.ledger.replay(flight.offset, &frame.requests);
+                self.ledger.follow(flight.offset, &frame.requests);
                 self.finish_frame(detectors, flight, frame)?;
             }
             Entry::Tick { clock, .. } => {

@@ -27,7 +27,7 @@ pub(crate) struct Work {
 #[derive(Debug)]
 pub(crate) enum WorkKind {
     /// An entry of the log.
-    Entry(InFlight),
+    Entry(Box<InFlight>),
     /// Take a checkpoint of the state as it is here.
     Checkpoint(Arc<CheckpointTask>),
 }

@@ -6,14 +6,21 @@
 //! gateway's clock as found in the log, and each tenant keeps at most [`LedgerLimits::per_tenant`],
 //! oldest out first.
 //!
+//! A gateway may only ask a ledger that is whole: a client that repeats its request after a crash
+//! would be taken for a new one otherwise. So at the start the heads of all frames since the
+//! checkpoint are read first ([`Ledger::read_log`]), which is quick, and the rows are replayed
+//! while new ones are taken already.
+//!
 //! # Checkpoint format
 //! JSON lines, one [`RequestEntry`] each, in the order of their first appearance.
 
 use hashbrown::HashMap;
 use palisade_event::{Offset, RequestEntry};
+use palisade_log::{Log, LogError};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How long a key is kept, in microseconds of the gateway's clock: 24 hours.
 pub const KEY_LIFETIME: i64 = 24 * 3600 * 1_000_000;
@@ -61,13 +68,15 @@ struct Keys {
 pub struct Ledger {
     limits: LedgerLimits,
     tenants: Mutex<HashMap<String, Keys, foldhash::fast::FixedState>>,
+    /// The requests of entries below this offset were read from the log at the start.
+    read_until: AtomicU64,
 }
 
 impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub fn new(limits: LedgerLimits) -> Self {
-        Self { limits, tenants: Mutex::default() }
+        Self { limits, tenants: Mutex::default(), read_until: AtomicU64::new(0) }
     }
 
     /// Asks about a request before its records are written.
@@ -124,16 +133,20 @@ impl Ledger {
     }
 
     /// The durable keys as checkpoint bytes. Keys newer than the checkpoint's position may be among
-    /// them: a replay finds them there already and leaves them alone.
+    /// them: a replay finds them there already and leaves them alone. Gateways wait only while the
+    /// entries are listed, not while they are written.
     ///
     /// # Errors
     /// When an entry can't be written as JSON (it always can).
     pub fn save(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let tenants = self.tenants.lock();
-        let mut all: Vec<_> = tenants.iter().collect();
-        all.sort_by_key(|(tenant, _)| tenant.as_str());
+        let mut all: Vec<(String, Vec<Arc<RequestEntry>>)> = {
+            let tenants = self.tenants.lock();
+            let list = |keys: &Keys| keys.order.iter().cloned().collect();
+            tenants.iter().map(|(tenant, keys)| (tenant.clone(), list(keys))).collect()
+        };
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut bytes = Vec::new();
-        for entry in all.into_iter().flat_map(|(_, keys)| &keys.order) {
+        for entry in all.iter().flat_map(|(_, entries)| entries) {
             serde_json::to_writer(&mut bytes, entry.as_ref())?;
             bytes.push(b'\n');
         }
@@ -163,10 +176,29 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// Takes in the requests of a log entry that is being replayed.
-    pub fn replay(&self, _offset: Offset, requests: &[RequestEntry]) {
-        for entry in requests {
-            self.record(entry);
+    /// Takes in the requests of all entries from `from` up to `to` (exclusive).
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn read_log(&self, log: &Log, from: Offset, to: Offset) -> Result<(), LogError> {
+        if from < to {
+            let mut reader = log.read(from)?;
+            while reader.position() < to
+                && let Some(entry) = reader.next_stored()
+            {
+                entry?.requests()?.iter().for_each(|request| self.record(request));
+            }
+        }
+        self.read_until.store(to.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes in the requests of an entry that the pipeline has come to, unless
+    /// [`Ledger::read_log`] has read them: taking them in again would bring back keys that have
+    /// expired since and push out newer ones.
+    pub fn follow(&self, offset: Offset, requests: &[RequestEntry]) {
+        if offset.0 >= self.read_until.load(Ordering::Acquire) {
+            requests.iter().for_each(|entry| self.record(entry));
         }
     }
 }
@@ -230,7 +262,7 @@ mod tests {
         }
         let other = Ledger::new(LedgerLimits::default());
         other.restore(&ledger.save()?)?;
-        other.replay(Offset(3), &[entry("k9", "h", 9)]);
+        other.follow(Offset(3), &[entry("k9", "h", 9)]);
         assert_eq!(other.save()?, ledger.save()?);
         Ok(())
     }

@@ -5,6 +5,14 @@
 //! With `QUERY_SPEED_JSON` set it prints one JSON object a line instead. The SQL of each query is printed
 //! as well, so that another engine can be asked the same of the same files.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement may panic"
+)]
+
 use arrow::array::{
     ArrayRef, Float32Builder, Int64Array, RecordBatch, StringArray, StringDictionaryBuilder,
     TimestampMicrosecondArray, UInt64Array,

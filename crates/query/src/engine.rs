@@ -9,7 +9,8 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::{Stream, StreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt};
 use palisade_event::TenantId;
 use palisade_table::provider::{ReadCache, find_damage};
 use std::path::PathBuf;
@@ -295,7 +296,19 @@ impl QueryEngine {
     /// # Errors
     /// Any [`QueryError`]: what is wrong with the text is known before the first row; limits and damaged
     /// files may end the stream later.
-    pub async fn query(
+    ///
+    /// The future is boxed: what it holds is large, and every caller would be checked through all of it
+    /// by the compiler, for minutes.
+    pub fn query<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        sql: &'a str,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<QueryResult, QueryError>> {
+        self.start(tenant, sql, limits).boxed()
+    }
+
+    async fn start(
         &self,
         tenant: &TenantId,
         sql: &str,
@@ -315,21 +328,22 @@ impl QueryEngine {
             number,
             started,
             outcome: Outcome::Cancelled,
+            turn: None,
         };
-        let turn = match self.turn(limits.time).await {
-            Ok(turn) => turn,
+        match self.turn(limits.time).await {
+            Ok(turn) => run.turn = Some(turn),
             Err(error) => {
                 run.outcome = Outcome::of(&error);
                 return Err(error);
             }
-        };
+        }
         let Some(runtime) = &self.runtime else {
             return Err(QueryError::Internal("the engine is shut down".to_owned()));
         };
         let stats = Arc::clone(&run.stats);
         let (ready, planned) = oneshot::channel();
         let (rows, batches) = mpsc::channel(2);
-        runtime.spawn(run.go(tenant.clone(), sql.to_owned(), turn, ready, rows));
+        runtime.spawn(run.go(tenant.clone(), sql.to_owned(), ready, rows));
         let limit = limits.time;
         // A little later than the task itself, which can tell more.
         let at = tokio::time::Instant::from_std(started + limit + Duration::from_millis(50));
@@ -402,6 +416,8 @@ struct Run {
     number: u64,
     started: Instant,
     outcome: Outcome,
+    /// Given back after the log has the query's end: who sees a free turn finds the end in the log.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Run {
@@ -424,6 +440,7 @@ impl Drop for Run {
             query.state = state;
             query.error = error;
         });
+        self.turn = None;
     }
 }
 
@@ -432,7 +449,6 @@ impl Run {
         mut self,
         tenant: TenantId,
         sql: String,
-        turn: OwnedSemaphorePermit,
         mut ready: oneshot::Sender<Result<SchemaRef, QueryError>>,
         rows: mpsc::Sender<Result<RecordBatch, QueryError>>,
     ) {
@@ -445,7 +461,6 @@ impl Run {
             Err(error) => {
                 self.outcome = Outcome::of(&error);
                 drop(self);
-                drop(turn);
                 let _ = ready.send(Err(error));
                 return;
             }
@@ -469,7 +484,6 @@ impl Run {
         // The log knows the end before the receiver does; the turn is free before it too.
         drop(plan);
         drop(session);
-        drop(turn);
         drop(self);
         if let Err(error) = ended {
             let _ = rows.send(Err(error)).await;

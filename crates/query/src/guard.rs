@@ -2,10 +2,11 @@
 //! so that whatever the SQL engine learns later is refused until it is put on the list.
 
 use crate::QueryError;
+use crate::walk::{Walk, walk};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::Statement as Sql;
-use datafusion::logical_expr::sqlparser::ast::{Expr, Query, SetExpr, Visit, Visitor};
+use datafusion::logical_expr::sqlparser::ast::{Expr, Query, SetExpr};
 use datafusion::sql::parser::Statement;
 use std::ops::ControlFlow;
 
@@ -20,46 +21,51 @@ pub const MAX_DEPTH: usize = 500;
 ///
 /// # Errors
 /// [`QueryError::TooComplex`] with the depth at which counting stopped.
-pub fn check_depth(statement: &Statement) -> Result<(), QueryError> {
+pub fn check_depth(statement: &mut Statement) -> Result<(), QueryError> {
     let sql = match statement {
         Statement::Statement(sql) => sql,
-        Statement::Explain(explain) => match explain.statement.as_ref() {
+        Statement::Explain(explain) => match explain.statement.as_mut() {
             Statement::Statement(sql) => sql,
             _ => return Ok(()),
         },
         _ => return Ok(()),
     };
-    let mut depth = Depth { now: 0 };
-    match sql.visit(&mut depth) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(nodes) => Err(QueryError::TooComplex { nodes, limit: MAX_DEPTH }),
+    let mut depth = Depth { now: 0, most: 0 };
+    walk(sql, &mut depth);
+    match depth.most {
+        nodes if nodes > MAX_DEPTH => Err(QueryError::TooComplex { nodes, limit: MAX_DEPTH }),
+        _ => Ok(()),
     }
 }
 
 struct Depth {
     now: usize,
+    most: usize,
 }
 
 impl Depth {
-    fn enter(&mut self, levels: usize) -> ControlFlow<usize> {
-        self.now += levels;
-        if self.now > MAX_DEPTH { ControlFlow::Break(self.now) } else { ControlFlow::Continue(()) }
+    /// Breaks off beyond the limit.
+    fn reach(&mut self, depth: usize) -> ControlFlow<()> {
+        self.most = self.most.max(depth);
+        if depth > MAX_DEPTH { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn enter(&mut self) -> ControlFlow<()> {
+        self.now += 1;
+        self.reach(self.now)
     }
 }
 
-impl Visitor for Depth {
-    type Break = usize;
-
-    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<usize> {
-        self.enter(1)
+impl Walk for Depth {
+    fn expr(&mut self, _: &mut Expr) -> ControlFlow<()> {
+        self.enter()
     }
 
-    fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<usize> {
+    fn expr_end(&mut self) {
         self.now = self.now.saturating_sub(1);
-        ControlFlow::Continue(())
     }
 
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<usize> {
+    fn query(&mut self, query: &mut Query) -> ControlFlow<()> {
         // UNIONs lean to the left, and are not visited one by one.
         let mut chain = 0;
         let mut body = query.body.as_ref();
@@ -67,15 +73,12 @@ impl Visitor for Depth {
             chain += 1;
             body = left;
         }
-        if self.now + chain > MAX_DEPTH {
-            return ControlFlow::Break(self.now + chain);
-        }
-        self.enter(1)
+        self.reach(self.now + chain)?;
+        self.enter()
     }
 
-    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<usize> {
+    fn query_end(&mut self) {
         self.now = self.now.saturating_sub(1);
-        ControlFlow::Continue(())
     }
 }
 

@@ -29,6 +29,7 @@ mod pool;
 mod session;
 mod snapshots;
 mod system;
+mod walk;
 
 pub use engine::{Excess, Limits, Options, QueryEngine, QueryResult, QueryStats};
 pub use error::QueryError;

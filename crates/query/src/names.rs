@@ -4,9 +4,8 @@
 //! `winlog.event_data.Image` is read as one column where the table has a column of that name; SQL alone
 //! would read it as a column of a table of a schema. An alias of the query wins over such a column.
 
-use datafusion::logical_expr::sqlparser::ast::{
-    Expr, Ident, Query, Statement, TableFactor, VisitMut, VisitorMut,
-};
+use crate::walk::{Walk, walk};
+use datafusion::logical_expr::sqlparser::ast::{Expr, Ident, Query, Statement, TableFactor};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
@@ -63,15 +62,15 @@ fn distance(left: &str, right: &str, allowed: usize) -> Option<usize> {
 /// Quotes the columns of `known` that a statement names without quotes.
 pub(crate) fn resolve(statement: &mut Statement, known: &BTreeSet<String>) {
     let mut aliases = Aliases::default();
-    let _ = statement.visit(&mut aliases);
+    walk(statement, &mut aliases);
     let mut resolver = Resolver { known, aliases: aliases.names };
-    let _ = statement.visit(&mut resolver);
+    walk(statement, &mut resolver);
 }
 
 /// How a statement spells a name that is known in lower case only.
 pub(crate) fn spelled(statement: &mut Statement, lower: &str) -> Option<String> {
     let mut search = Spelling { lower, found: None };
-    let _ = statement.visit(&mut search);
+    walk(statement, &mut search);
     search.found
 }
 
@@ -80,10 +79,8 @@ struct Spelling<'a> {
     found: Option<String>,
 }
 
-impl VisitorMut for Spelling<'_> {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+impl Walk for Spelling<'_> {
+    fn expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let parts = match expr {
             Expr::Identifier(ident) => std::slice::from_ref(ident),
             Expr::CompoundIdentifier(parts) => parts.as_slice(),
@@ -105,10 +102,8 @@ struct Aliases {
     names: BTreeSet<String>,
 }
 
-impl VisitorMut for Aliases {
-    type Break = ();
-
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+impl Walk for Aliases {
+    fn table(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         let alias = match factor {
             TableFactor::Table { name, alias, .. } => {
                 for part in &name.0 {
@@ -127,7 +122,7 @@ impl VisitorMut for Aliases {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+    fn query(&mut self, query: &mut Query) -> ControlFlow<()> {
         for table in query.with.iter().flat_map(|with| &with.cte_tables) {
             self.names.insert(table.alias.name.value.to_lowercase());
         }
@@ -151,10 +146,8 @@ impl Resolver<'_> {
     }
 }
 
-impl VisitorMut for Resolver<'_> {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+impl Walk for Resolver<'_> {
+    fn expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Identifier(ident) => {
                 if let Some(found) = self.find(std::slice::from_ref(ident)) {

@@ -170,9 +170,9 @@ impl Session {
         let tables = self.tables();
         let named = |error: DataFusionError| QueryError::of(&error, &tables);
         let dialect = self.state.config().options().sql_parser.dialect;
-        let statement = self.state.sql_to_statement(sql, &dialect).map_err(named)?;
+        let mut statement = self.state.sql_to_statement(sql, &dialect).map_err(named)?;
         guard::check_statement(&statement)?;
-        guard::check_depth(&statement)?;
+        guard::check_depth(&mut statement)?;
         let logical = self.logical(statement).await?;
         guard::check_plan(&logical, nodes)?;
         let logical = match logical {

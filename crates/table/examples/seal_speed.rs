@@ -6,6 +6,14 @@
 //! events of 200 sparse columns, in megabytes of raw JSON a second. Given `columns` after the
 //! rows, it prints what each column takes; given `repeat`, it seals the same rows ten times.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement may panic"
+)]
+
 use arrow::array::{
     ArrayRef, DictionaryArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
     StringArray, TimestampMicrosecondArray, UInt64Array,

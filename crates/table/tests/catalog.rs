@@ -1,5 +1,13 @@
 //! The tables over the real catalog: a life of sealing, merging, dying and opening again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use palisade_catalog::BlockingCatalog;
 use palisade_event::Offset;

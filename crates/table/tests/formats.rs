@@ -1,5 +1,14 @@
 //! What segments look like on disk: every kind of column, bounds of pages, the index, version 1.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "tests may panic; their modules are shared within this binary"
+)]
+
 mod support;
 
 use arrow::array::{

@@ -1,6 +1,15 @@
 //! Whatever is appended, sealed, merged, given up and opened again: the rows are those that were
 //! appended, in order, once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "tests may panic; their modules are shared within this binary"
+)]
+
 mod support;
 
 use arrow::array::{
@@ -422,7 +431,7 @@ fn what_is_not_visible_yet_is_neither_shown_nor_sealed() {
     let epoch = commits.claim();
     let (tables, _) = Tables::open(dir.path(), commits, small_options()).unwrap();
     let row = TestRow { tenant: 0, time: 1, user: None, address: None, extra: None };
-    tables.append("events", Offset(0), batch(0, &[row.clone()], true).0).unwrap();
+    tables.append("events", Offset(0), batch(0, std::slice::from_ref(&row), true).0).unwrap();
     assert_eq!(tables.snapshot("events").memory.len(), 0);
     assert!(tables.seal(Offset(1), epoch).is_err());
     tables.advance(Offset(1));

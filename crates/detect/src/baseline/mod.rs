@@ -70,7 +70,7 @@ impl Default for BaselineOptions {
             learning_events: 100,
             threshold: 0.7,
             half_life_micros: 30 * 24 * 3_600_000_000,
-            max_users_per_slot: 300,
+            max_users_per_slot: 320,
             full_snapshot_every: 16,
         }
     }

@@ -416,10 +416,10 @@ impl Profile<'_> {
                 (event.address, found.address),
                 weight,
             );
-            if event.location != 0 || found.address.is_none() {
-                if let Some(place) = self.places.get_mut(at) {
-                    *place = event.location;
-                }
+            if (event.location != 0 || found.address.is_none())
+                && let Some(place) = self.places.get_mut(at)
+            {
+                *place = event.location;
             }
             cut |= dropped;
         }
@@ -503,14 +503,13 @@ impl Profile<'_> {
     fn learn_travel(&mut self, event: &Event, found: &Found, weight: u32) {
         let quick = self.arrives_quickly(event);
         let head = &mut *self.head;
-        if event.address != 0 && event.location != 0 {
-            if found.address.is_none() && head.address.count > 0 {
-                head.moved = head.moved.saturating_add(weight);
-                if found.location.is_none() {
-                    head.moved_far = head.moved_far.saturating_add(weight);
-                    if quick {
-                        head.moved_quickly = head.moved_quickly.saturating_add(weight);
-                    }
+        let first = found.address.is_none() && head.address.count > 0;
+        if event.address != 0 && event.location != 0 && first {
+            head.moved = head.moved.saturating_add(weight);
+            if found.location.is_none() {
+                head.moved_far = head.moved_far.saturating_add(weight);
+                if quick {
+                    head.moved_quickly = head.moved_quickly.saturating_add(weight);
                 }
             }
         }

@@ -8,7 +8,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
 use palisade_event::column::Text;
 use palisade_event::schema::Core;
-use palisade_event::slot::{entity_hash, slot_of};
+use palisade_event::slot::{entity_hash, slot_within};
 use xxhash_rust::xxh3::xxh3_64;
 
 const NO_OUTCOME: u8 = 0;
@@ -81,7 +81,7 @@ impl Routing {
             let tenant = tenants.and_then(|tenants| tenants.get(row)).unwrap_or_default();
             of_tenant.choose(tenant, &spread);
             let entity = [*user, *host, *address].into_iter().find(|hash| *hash != 0).unwrap_or(0);
-            self.slots.push(of_tenant.slot(tenant, entity));
+            self.slots.push(of_tenant.slot(entity));
             self.keys.push(if *user == 0 { 0 } else { of_tenant.key(*user) });
         }
         self.partitions.clear();
@@ -204,14 +204,14 @@ struct TenantSlots {
 
 impl TenantSlots {
     fn choose(&mut self, tenant: &str, spread: impl Fn(&str) -> u16) {
-        if !self.tenant.as_ref().is_some_and(|(name, ..)| name == tenant) {
+        if self.tenant.as_ref().is_none_or(|(name, ..)| name != tenant) {
             let seed = xxh3_64(tenant.as_bytes());
             self.tenant = Some((tenant.to_owned(), seed, spread(tenant)));
         }
     }
 
-    fn slot(&self, tenant: &str, entity: u64) -> u16 {
-        slot_of(tenant, entity, self.tenant.as_ref().map_or(1, |(.., spread)| *spread)).0
+    fn slot(&self, entity: u64) -> u16 {
+        self.tenant.as_ref().map_or(0, |(_, seed, spread)| slot_within(*seed, entity, *spread).0)
     }
 
     /// The key of a user's record: never 0.

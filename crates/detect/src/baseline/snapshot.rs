@@ -166,11 +166,12 @@ impl Snapshots {
         if profile.head.changed == epoch {
             return;
         }
-        if let Some(running) = &mut self.running {
-            if running.wants(profile.head, epoch) && !running.has_passed(handle) {
-                write_user(&profile, &mut running.ready);
-                running.users += 1;
-            }
+        if let Some(running) = &mut self.running
+            && running.wants(profile.head, epoch)
+            && !running.has_passed(handle)
+        {
+            write_user(&profile, &mut running.ready);
+            running.users += 1;
         }
         profile.head.changed = epoch;
     }

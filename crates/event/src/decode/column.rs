@@ -466,6 +466,15 @@ fn renew<T>(cells: &mut Vec<T>, room: usize) {
     cells.reserve(room);
 }
 
+/// The vector without much room left over. Room is made for as much as the frame before had: a small
+/// frame behind a large one would hold the large one's memory for as long as its rows are kept.
+fn fitted<T>(mut cells: Vec<T>) -> Vec<T> {
+    if cells.capacity() > cells.len() * 2 {
+        cells.shrink_to_fit();
+    }
+    cells
+}
+
 /// Which rows of a frame the cells of a column belong to.
 struct Places<'r> {
     rows: usize,
@@ -506,7 +515,7 @@ impl Places<'_> {
     /// The cells at their rows, nothing between them. Full columns are given away as they are.
     fn spread<T: Copy + Default>(&self, cells: &mut Vec<T>) -> Vec<T> {
         if self.is_full() {
-            return std::mem::take(cells);
+            return fitted(std::mem::take(cells));
         }
         let mut full = vec![T::default(); self.rows];
         match self.of_cells {
@@ -562,7 +571,7 @@ fn strings(places: &Places<'_>, cells: &mut Plain, nulls: Option<NullBuffer>) ->
     let offsets = places.offsets(&cells.ends);
     let room = cells.data.len() + cells.data.len() / 8;
     let data = std::mem::replace(&mut cells.data, Vec::with_capacity(room));
-    Arc::new(text_array(offsets, data, nulls))
+    Arc::new(text_array(offsets, fitted(data), nulls))
 }
 
 /// Every cell came out of checked UTF-8; should one not have, its text is mended, never the frame

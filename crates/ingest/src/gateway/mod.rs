@@ -226,14 +226,15 @@ impl Gateway {
         }
     }
 
-    fn enqueue(&self, job: Job) -> Result<(), (SubmitError, Job)> {
+    /// Hands a job to the decoders; what can't be taken comes back.
+    fn enqueue(&self, job: Job) -> Result<(), Box<(SubmitError, Job)>> {
         let jobs = self.jobs.lock().clone();
-        let Some(jobs) = jobs else { return Err((SubmitError::Stopped, job)) };
+        let Some(jobs) = jobs else { return Err(Box::new((SubmitError::Stopped, job))) };
         let busy = SubmitError::Busy { retry_after_ms: self.shared.options.retry_after_ms };
         match jobs.try_send(job) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(job)) => Err((busy, job)),
-            Err(TrySendError::Disconnected(job)) => Err((SubmitError::Stopped, job)),
+            Err(TrySendError::Full(job)) => Err(Box::new((busy, job))),
+            Err(TrySendError::Disconnected(job)) => Err(Box::new((SubmitError::Stopped, job))),
         }
     }
 }
@@ -349,7 +350,8 @@ impl Gateway {
             since: Instant::now(),
             reply,
         };
-        if let Err((error, job)) = self.enqueue(job) {
+        if let Err(refused) = self.enqueue(job) {
+            let (error, job) = *refused;
             metrics.requests_busy.inc();
             shared.answered(job.bytes, false);
             return Err(error);

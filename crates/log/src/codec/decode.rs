@@ -117,6 +117,24 @@ pub(crate) fn decode_entry<'s>(
     Ok(entry)
 }
 
+/// Reads the requests at the head of a frame's payload; other entries have none.
+pub(crate) fn decode_requests(
+    kind: EntryKind,
+    codec: Codec,
+    payload: &[u8],
+) -> Result<Vec<RequestEntry>, LogError> {
+    if kind != EntryKind::Frame {
+        return Ok(Vec::new());
+    }
+    let raw = unpack(codec, payload)?;
+    let mut input = Input { raw: &raw, at: 0 };
+    input.array::<16>()?;
+    input.gateway()?;
+    let (requests, _rows) = (input.u32()?, input.u32()?);
+    input.text()?;
+    (0..requests).map(|_| input.request()).collect()
+}
+
 fn read_batch(input: &mut Input<'_>, schema: &StoredSchema) -> Result<RecordBatch, LogError> {
     let mut dictionaries: HashMap<i64, ArrayRef> = HashMap::default();
     loop {

@@ -155,9 +155,10 @@ fn show_detections(server: &Server, simulator: &Simulator) -> Result<(), Failure
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .map(|row| {
-            let text = |name: &str| row[name].as_str().map(str::to_owned);
+            let text =
+                |name: &str| row.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
             Detection {
-                time: row["micros"].as_i64().unwrap_or(0),
+                time: row.get("micros").and_then(serde_json::Value::as_i64).unwrap_or(0),
                 user: text("user"),
                 src_ip: text("src_ip"),
                 event_ids: text("event_id").into_iter().collect(),

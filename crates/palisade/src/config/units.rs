@@ -36,7 +36,8 @@ impl Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fitting = SIZES.iter().find(|(_, factor)| self.0 % factor == 0 && self.0 >= *factor);
+        let fitting =
+            SIZES.iter().find(|(_, factor)| self.0.is_multiple_of(*factor) && self.0 >= *factor);
         let (unit, factor) = fitting.copied().unwrap_or(("", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }
@@ -45,8 +46,10 @@ impl fmt::Display for Size {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let fitting =
-            SPANS.iter().rev().find(|(_, factor)| millis % factor == 0 && millis >= *factor);
+        let fitting = SPANS
+            .iter()
+            .rev()
+            .find(|(_, factor)| millis.is_multiple_of(*factor) && millis >= *factor);
         let (unit, factor) = fitting.copied().unwrap_or(("ms", 1));
         write!(f, "{}{unit}", millis / factor)
     }

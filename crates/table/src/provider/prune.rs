@@ -223,7 +223,7 @@ pub(super) fn wanted_rows(
     let mut kept: Vec<Range<u64>> = Vec::new();
     for (index, group) in footer.metadata.row_groups().iter().enumerate() {
         let end = start + u64::try_from(group.num_rows()).unwrap_or(0);
-        let inside = rows.clone().and(&[start..end]);
+        let inside = rows.clone().and(std::slice::from_ref(&(start..end)));
         let mut possible = inside != Rows::None;
         for (column, values) in &filtered {
             possible = possible
@@ -367,7 +367,7 @@ fn header_bytes(head: &[u8]) -> Option<u64> {
         raw |= u64::from(byte & 0x7f) << (7 * place);
         if byte & 0x80 == 0 {
             let bytes = raw >> 1;
-            return (raw & 1 == 0 && bytes >= 32 && bytes % 32 == 0).then_some(bytes);
+            return (raw & 1 == 0 && bytes >= 32 && bytes.is_multiple_of(32)).then_some(bytes);
         }
     }
     None
@@ -379,7 +379,7 @@ pub(super) fn access_plan(footer: &Footer, ranges: &[Range<u64>]) -> ParquetAcce
     let groups = footer.metadata.row_groups().iter().map(|group| {
         let rows = u64::try_from(group.num_rows()).unwrap_or(0);
         let end = start + rows;
-        let inside: Vec<Range<u64>> = intersect(ranges, &[start..end])
+        let inside: Vec<Range<u64>> = intersect(ranges, std::slice::from_ref(&(start..end)))
             .into_iter()
             .map(|range| range.start - start..range.end - start)
             .collect();

@@ -189,7 +189,7 @@ impl Planner<'_> {
         let Some(victim) = self.victim(time, |_| true) else { return };
         let address = self.random.address();
         let attack = self.begin(AttackKind::BruteForce, Who::Person(victim), address);
-        let (tries, gets_in) = (self.random.between(150, 350), attack % 3 == 0);
+        let (tries, gets_in) = (self.random.between(150, 350), attack.is_multiple_of(3));
         let (ssh, pace) = (self.random.chance(0.5), self.random.between(2, 6) * 1_000_000);
         let city = 8 + self.random.below(32) as u16;
         let host = self.random.below(u64::from(self.hosts)) as u32;

@@ -243,7 +243,7 @@ pub(super) fn machine_act(
             };
             let actor = Actor { user: service.name, address, city: service.city, agent: 11, host };
             let ok = !random.chance(service.failing);
-            let act = match choose(random, &service.shares.map(|share| share.max(0))) {
+            let act = match choose(random, &service.shares) {
                 0 => Act::Login { ok },
                 1 => Act::File {
                     number: random.skewed(30_000, 2) as u32,
@@ -274,7 +274,7 @@ pub(super) fn machine_act(
         Machine::Visitor => {
             let visitor = random.skewed(60_000, 2) as u32;
             let address = 0xc612_0000 | (visitor.wrapping_mul(40_503) & 0x1_ffff);
-            let agent = if visitor % 50 == 0 { 13 } else { (visitor % 10) as u16 };
+            let agent = if visitor.is_multiple_of(50) { 13 } else { (visitor % 10) as u16 };
             (Actor { user: "", address, city: "", agent, host }, web(random))
         }
         Machine::Scanner => {
@@ -283,7 +283,7 @@ pub(super) fn machine_act(
             let address = 0xc612_0000 | (scanner.wrapping_mul(91_193).wrapping_add(977) & 0x1_ffff);
             let actor =
                 Actor { user: "", address, city: "", agent: 10 + (scanner % 3) as u16, host };
-            if scanner % 2 == 0 {
+            if scanner.is_multiple_of(2) {
                 let (url, status) = random.pick(&SCANNED).copied().unwrap_or_default();
                 (actor, Act::Probe { url, status })
             } else {

@@ -306,7 +306,7 @@ fn labels(people: &[Person], steps: &[Step], sketches: &[Sketch], start: i64) ->
             src_ip: (sketch.address != 0).then(|| address_text(sketch.address)),
             event_ids: Vec::new(),
             start: start + first,
-            end: start + times.last().unwrap_or(first),
+            end: start + times.next_back().unwrap_or(first),
         }
     });
     planted.collect()

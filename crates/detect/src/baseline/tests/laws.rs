@@ -9,7 +9,7 @@ fn rows(seed: u64, count: usize, users: u64) -> Vec<Row> {
     (0..count as i64)
         .map(|i| {
             let user = draws.below(users).min(draws.below(users));
-            let wide = if user % 3 == 0 { 60 } else { 4 };
+            let wide = if user.is_multiple_of(3) { 60 } else { 4 };
             let late = if draws.chance(0.05) { draws.below(40) as i64 * HOUR } else { 0 };
             let pick = |draws: &mut Draws, n: u64, name: &str| {
                 (!draws.chance(0.1))
@@ -167,9 +167,8 @@ proptest! {
             let baselines = &mut workers[0];
             match &mut running {
                 Some((_, bytes, _)) => {
-                    if baselines.snapshot_step(budget, bytes) {
-                        finished.extend(running.take());
-                    }
+                    let complete = baselines.snapshot_step(budget, bytes);
+                    finished.extend(running.take_if(|_| complete));
                 }
                 None if done % 3 != 0 || cut > 40 => {
                     let kind = baselines.begin_snapshot().unwrap();

@@ -71,12 +71,14 @@ impl ServerProcess {
 
     /// Waits until every record that was ever acknowledged is visible to SQL (M4).
     pub(crate) fn wait_ready(&self, longest: Duration) -> Result<(), Failure> {
-        self.wait(longest, |progress| progress["ready"] == true)
+        self.wait(longest, is_ready)
     }
 
     /// Waits until everything in the log is visible to SQL; nothing may be sent meanwhile.
     pub(crate) fn wait_visible(&self, longest: Duration) -> Result<(), Failure> {
-        self.wait(longest, |progress| progress["ready"] == true && progress["lag_entries"] == 0)
+        self.wait(longest, |progress| {
+            is_ready(progress) && progress.get("lag_entries").is_some_and(|lag| *lag == 0)
+        })
     }
 
     fn wait(
@@ -148,7 +150,7 @@ impl ServerProcess {
 
     fn is_committed(&self) -> bool {
         let progress = self.progress();
-        progress["committed"] == progress["log_end"] && progress["ready"] == true
+        progress.get("committed") == progress.get("log_end") && is_ready(&progress)
     }
 
     /// Names and sizes of the files of all tables.
@@ -194,6 +196,11 @@ fn spawn(data: &Path, settings: &[(&str, &str)]) -> std::io::Result<Child> {
         .envs(settings.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
+}
+
+/// Whether every record that was acknowledged before the start is visible (M4).
+fn is_ready(progress: &serde_json::Value) -> bool {
+    progress.get("ready").is_some_and(|ready| *ready == true)
 }
 
 fn list(directory: &Path, files: &mut Vec<(PathBuf, u64)>) {

@@ -181,7 +181,12 @@ fn is_busy(answer: &Answer) -> bool {
 fn check(answer: &Answer, key: &str, records: usize) -> Result<(), Failure> {
     let text = String::from_utf8_lossy(&answer.body);
     let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    if answer.status == 200 && value["accepted"] == records && value["rejected_total"] == 0 {
+    let number = |name: &str| value.get(name).and_then(serde_json::Value::as_u64);
+    let records = records as u64;
+    if answer.status == 200
+        && number("accepted") == Some(records)
+        && number("rejected_total") == Some(0)
+    {
         return Ok(());
     }
     let text: String = text.chars().take(300).collect();
