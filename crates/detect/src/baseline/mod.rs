@@ -217,8 +217,7 @@ impl Baselines {
 
     /// Scores with other settings from the next event on; what was learned stays. Whether a user counts as
     /// learned follows `learning_events` at once, as it would after a restore under the new settings, so
-    /// a replay across this place gives the same state. That walks over all users, some 100 ns each, when
-    /// `learning_events` changes.
+    /// a replay across this place gives the same state: when it changes, all users are walked over.
     pub fn reconfigure(&mut self, mode: Mode, learning_events: u32, threshold: f32) {
         let changed = self.options.learning_events != learning_events;
         self.options.mode = mode;
