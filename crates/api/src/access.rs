@@ -3,7 +3,7 @@
 use crate::state::ApiState;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use palisade_catalog::AuditRecord;
 use palisade_event::TenantId;
@@ -43,7 +43,7 @@ impl FromRequestParts<ApiState> for Caller {
             None => format!("a{:x}", state.requests.fetch_add(1, Ordering::Relaxed)),
         };
         let path = parts.uri.path().to_owned();
-        if !parts.method.is_safe() && is_foreign(parts) {
+        if !parts.method.is_safe() && is_foreign(&parts.headers) {
             let detail = "a page of another site sent this: use the server's own page or a program";
             return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", "other site", detail)
                 .at(&path, &request_id)
@@ -58,9 +58,8 @@ impl FromRequestParts<ApiState> for Caller {
 
 /// Whether a browser says that a page of another site asks. While the tenant is open, credentials do
 /// not keep such pages from changing things.
-fn is_foreign(parts: &Parts) -> bool {
-    parts
-        .headers
+pub(crate) fn is_foreign(headers: &HeaderMap) -> bool {
+    headers
         .get("sec-fetch-site")
         .and_then(|site| site.to_str().ok())
         .is_some_and(|site| !matches!(site, "same-origin" | "none"))
@@ -80,6 +79,25 @@ fn refused(error: &AuthError, path: &str, request_id: &str) -> Response {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+/// A caller with the scope `admin`, and their tenant: what handlers that change something ask for.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Who.
+    pub caller: Caller,
+    /// Whose things they may change.
+    pub tenant: TenantId,
+}
+
+impl FromRequestParts<ApiState> for Admin {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Response> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let tenant = caller.may(Scope::Admin)?.clone();
+        Ok(Self { caller, tenant })
+    }
 }
 
 impl Caller {

@@ -1,6 +1,6 @@
 //! `/api/v1/keys`: the API keys of the caller's tenant. Scope `admin`; changes are audited.
 
-use crate::access::{Caller, Scope};
+use crate::access::{Admin, Caller};
 use crate::openapi::ProblemDetails;
 use crate::state::ApiState;
 use axum::Json;
@@ -121,12 +121,8 @@ pub(crate) fn refused(caller: &Caller, error: &CatalogError) -> Response {
     (status = 200, description = "The keys", body = KeyList),
     (status = 403, description = "The key lacks the scope admin", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
-pub async fn list(State(state): State<ApiState>, caller: Caller) -> Response {
-    let tenant = match caller.may(Scope::Admin) {
-        Ok(tenant) => tenant,
-        Err(response) => return response,
-    };
-    match state.catalog.list_keys(Some(tenant)).await {
+pub async fn list(State(state): State<ApiState>, Admin { caller, tenant }: Admin) -> Response {
+    match state.catalog.list_keys(Some(&tenant)).await {
         Ok(keys) => {
             Json(KeyList { keys: keys.into_iter().map(ListedKey::from).collect() }).into_response()
         }
@@ -143,13 +139,9 @@ pub async fn list(State(state): State<ApiState>, caller: Caller) -> Response {
 ))]
 pub async fn make(
     State(state): State<ApiState>,
-    caller: Caller,
+    Admin { caller, tenant }: Admin,
     request: Result<Json<NewKeyRequest>, JsonRejection>,
 ) -> Response {
-    let tenant = match caller.may(Scope::Admin) {
-        Ok(tenant) => tenant,
-        Err(response) => return response,
-    };
     let request = match request {
         Ok(Json(request)) => request,
         Err(error) => return caller.problem(error.status(), "key", "no key", error.body_text()),
@@ -166,7 +158,7 @@ pub async fn make(
     }
     let scopes = scope_set(&request.scopes);
     let now = state.clock.now();
-    match state.catalog.create_key(tenant, &request.name, scopes, expires, now).await {
+    match state.catalog.create_key(&tenant, &request.name, scopes, expires, now).await {
         Ok(key) => {
             let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
             let made = MadeKey { id: key.id, key: key.text };
@@ -185,17 +177,13 @@ pub async fn make(
 ))]
 pub async fn revoke(
     State(state): State<ApiState>,
-    caller: Caller,
+    Admin { caller, tenant }: Admin,
     Path(id): Path<String>,
 ) -> Response {
-    let tenant = match caller.may(Scope::Admin) {
-        Ok(tenant) => tenant,
-        Err(response) => return response,
-    };
     if let Err(response) = caller.audit(&state, "key:revoke", &id, json!({})).await {
         return response;
     }
-    match state.catalog.revoke_key(Some(tenant), &id, state.clock.now()).await {
+    match state.catalog.revoke_key(Some(&tenant), &id, state.clock.now()).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => refused(&caller, &error),
     }

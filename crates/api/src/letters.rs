@@ -4,7 +4,7 @@
 //! Pages go from the newest to the oldest. A cursor is the position of the last letter of a page, so
 //! letters that arrive meanwhile move nothing.
 
-use crate::access::{Caller, Scope};
+use crate::access::{Admin, Caller};
 use crate::keys::refused;
 use crate::openapi::ProblemDetails;
 use crate::query::failed;
@@ -186,13 +186,9 @@ fn letter(row: &Row) -> Letter {
 ))]
 pub async fn list(
     State(state): State<ApiState>,
-    caller: Caller,
+    Admin { caller, tenant }: Admin,
     params: Result<Query<PageParams>, QueryRejection>,
 ) -> Response {
-    let tenant = match caller.may(Scope::Admin) {
-        Ok(tenant) => tenant,
-        Err(response) => return response,
-    };
     let params = match params {
         Ok(Query(params)) => params,
         Err(error) => {
@@ -205,7 +201,7 @@ pub async fn list(
         return caller.problem(StatusCode::BAD_REQUEST, "page", "no such page", detail);
     }
     let text = page_sql(limit, params.cursor);
-    let mut rows = match sql::rows(&state, tenant, &text, limit.saturating_add(1)).await {
+    let mut rows = match sql::rows(&state, &tenant, &text, limit.saturating_add(1)).await {
         Ok(rows) => rows,
         Err(QueryError::UnknownTable { .. }) => Vec::new(),
         Err(error) => return failed(&error, &caller),
@@ -215,7 +211,7 @@ pub async fn list(
     let position = rows.last().and_then(|row| sql::text(row, "position"));
     let letters: Vec<Letter> = rows.iter().map(letter).collect();
     let ids: Vec<String> = letters.iter().map(|letter| letter.dead_letter_id.clone()).collect();
-    let mut states = match state.catalog.dead_letter_state(tenant, &ids).await {
+    let mut states = match state.catalog.dead_letter_state(&tenant, &ids).await {
         Ok(states) => states,
         Err(error) => return refused(&caller, &error),
     };
@@ -295,14 +291,10 @@ fn whole(letter: Letter, raw: Bytes) -> WholeLetter {
 ))]
 pub async fn show(
     State(state): State<ApiState>,
-    caller: Caller,
+    Admin { caller, tenant }: Admin,
     Path(id): Path<String>,
 ) -> Response {
-    let tenant = match caller.may(Scope::Admin) {
-        Ok(tenant) => tenant,
-        Err(response) => return response,
-    };
-    match find(&state, &caller, tenant, &id).await {
+    match find(&state, &caller, &tenant, &id).await {
         Ok((letter, raw)) => Json(whole(letter, raw)).into_response(),
         Err(response) => response,
     }
@@ -342,17 +334,21 @@ fn submission(tenant: &TenantId, letter: &Letter, raw: Bytes) -> Option<Submissi
 ))]
 pub async fn retry(
     State(state): State<ApiState>,
-    caller: Caller,
+    Admin { caller, tenant }: Admin,
     Path(id): Path<String>,
 ) -> Response {
-    match try_again(&state, &caller, &id).await {
+    match try_again(&state, &caller, &tenant, &id).await {
         Ok(retried) => Json(retried).into_response(),
         Err(response) => response,
     }
 }
 
-async fn try_again(state: &ApiState, caller: &Caller, id: &str) -> Result<Retried, Response> {
-    let tenant = caller.may(Scope::Admin)?;
+async fn try_again(
+    state: &ApiState,
+    caller: &Caller,
+    tenant: &TenantId,
+    id: &str,
+) -> Result<Retried, Response> {
     let (letter, raw) = find(state, caller, tenant, id).await?;
     let settled = match letter.state {
         LetterState::New => None,
@@ -408,17 +404,21 @@ async fn touch(
 ))]
 pub async fn drop_letter(
     State(state): State<ApiState>,
-    caller: Caller,
+    Admin { caller, tenant }: Admin,
     Path(id): Path<String>,
 ) -> Response {
-    match give_up(&state, &caller, &id).await {
+    match give_up(&state, &caller, &tenant, &id).await {
         Ok(dropped) => Json(dropped).into_response(),
         Err(response) => response,
     }
 }
 
-async fn give_up(state: &ApiState, caller: &Caller, id: &str) -> Result<Dropped, Response> {
-    let tenant = caller.may(Scope::Admin)?;
+async fn give_up(
+    state: &ApiState,
+    caller: &Caller,
+    tenant: &TenantId,
+    id: &str,
+) -> Result<Dropped, Response> {
     let (letter, _) = find(state, caller, tenant, id).await?;
     caller.audit(state, "dead_letter:drop", &letter.dead_letter_id, json!({})).await?;
     touch(state, caller, tenant, &letter.dead_letter_id, DeadLetterAction::Dropped).await?;

@@ -1,11 +1,12 @@
 //! What people and programs ask over HTTP: queries, StreamGuard's REST, live counters, keys, dead
-//! letters, probes, metrics, OpenAPI and the page. Ingestion's doors are in `ingest`; [`router`] brings
+//! letters, the configuration in force, probes, metrics, OpenAPI and the page. Ingestion's doors are in `ingest`; [`router`] brings
 //! both together on one listener.
 //!
 //! Every handler but the probes first finds out who asks ([`access`]) and from then on speaks of that
 //! tenant only. Errors are RFC 9457 problem details, except where StreamGuard documents another shape.
 
 pub mod access;
+mod host;
 pub mod keys;
 pub mod letters;
 pub mod live;
@@ -13,15 +14,19 @@ pub mod openapi;
 pub mod ops;
 pub mod page;
 pub mod query;
+pub mod settings;
 mod sql;
 pub mod state;
 pub mod store;
 pub mod streamguard;
 
+pub use host::HostNames;
+pub use settings::{ConfigStatus, ReloadError};
 pub use state::ApiState;
 pub use store::KeyStore;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
 use palisade_ingest::http::HttpDoors;
 use palisade_ingest::{elastic, http};
@@ -41,6 +46,8 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
         ("/api/v1/live", "GET", get(live::get_live)),
         ("/api/v1/keys", "GET POST", get(keys::list).post(keys::make)),
         ("/api/v1/keys/{id}", "DELETE", delete(keys::revoke)),
+        ("/api/v1/config", "GET", get(settings::get_config)),
+        ("/api/v1/domains", "GET", get(settings::get_domains)),
         ("/api/v1/dead-letters", "GET", get(letters::list)),
         ("/api/v1/dead-letters/{id}", "GET", get(letters::show)),
         ("/api/v1/dead-letters/{id}/retry", "POST", post(letters::retry)),
@@ -73,6 +80,8 @@ pub fn router(state: ApiState, doors: HttpDoors) -> Router {
     let own = routes()
         .into_iter()
         .fold(Router::new(), |router, (path, _, handler)| router.route(path, handler))
-        .with_state(state);
-    own.merge(http::router(doors.clone())).merge(elastic::routes(doors))
+        .with_state(state.clone());
+    own.merge(http::router(doors.clone()))
+        .merge(elastic::routes(doors))
+        .layer(from_fn_with_state(state, host::check))
 }

@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: this interface as OpenAPI 3.1, out of the handlers themselves. Ingestion's
 //! doors stand in another crate and are described here.
 
-use crate::{keys, letters, live, ops, page, query, streamguard};
+use crate::{keys, letters, live, ops, page, query, settings, streamguard};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -82,6 +82,24 @@ fn post_records() {}
 #[allow(dead_code, reason = "it describes the door in palisade-ingest")]
 fn bulk() {}
 
+/// Starts (`start`) or ends (`end`) the time domain of a historical load: in between nothing in it is late.
+/// The end is sent when every request of the load is answered. Again changes nothing.
+#[utoipa::path(post, path = "/api/v1/domains/{domain}/{turn}", tag = "ingestion",
+    params(
+        ("domain" = String, Path, description = "1 to 128 visible ASCII characters, not `live`"),
+        ("turn" = String, Path, description = "`start` or `end`"),
+    ),
+    responses(
+        (status = 204, description = "It is durable"),
+        (status = 400, description = "There can be no such domain", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "Neither start nor end", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 429, description = "The server is busy: try again after Retry-After", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "The disk is nearly full or the server stops", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+#[allow(dead_code, reason = "it describes the door in palisade-ingest")]
+fn post_turn() {}
+
 /// `GET /openapi.json`: this description.
 #[utoipa::path(get, path = "/openapi.json", tag = "operation", security(()), responses(
     (status = 200, description = "OpenAPI 3.1"),
@@ -102,6 +120,7 @@ pub async fn get_openapi() -> Response {
         page::root, get_openapi, ops::healthz, ops::readyz, ops::metrics, query::post_query,
         live::get_stats, live::get_live, keys::list, keys::make, keys::revoke,
         letters::list, letters::show, letters::retry, letters::drop_letter,
+        settings::get_config, settings::get_domains,
         streamguard::events::latest, streamguard::events::by_id,
         streamguard::events::number, streamguard::events::by_score, streamguard::events::threats,
         streamguard::events::by_time, streamguard::events::by_user, streamguard::events::by_type,
@@ -109,7 +128,7 @@ pub async fn get_openapi() -> Response {
         streamguard::anomalies::high, streamguard::anomalies::by_time,
         streamguard::anomalies::number, streamguard::stats::summary,
         streamguard::health::health, streamguard::health::status, streamguard::health::ready,
-        post_records, bulk,
+        post_records, bulk, post_turn,
     ),
     modifiers(&Keys, &Repeats, &Names),
     security(("bearer" = []), ("basic" = [])),
@@ -118,7 +137,7 @@ pub async fn get_openapi() -> Response {
         (name = "query", description = "SQL"),
         (name = "live", description = "What moves right now"),
         (name = "streamguard", description = "StreamGuard's interface"),
-        (name = "administration", description = "Keys and dead letters"),
+        (name = "administration", description = "Keys, dead letters, configuration"),
         (name = "operation", description = "Probes and metrics"),
     ),
 )]
@@ -206,6 +225,7 @@ mod tests {
             .collect();
         expected.insert("POST /api/v1/streams/{stream}/records".into());
         expected.insert("POST /_bulk".into());
+        expected.insert("POST /api/v1/domains/{domain}/{turn}".into());
         assert_eq!(found, expected);
     }
 

@@ -72,7 +72,7 @@ pub async fn post_query(
     if let Err(response) = caller.audit(&state, "query:run", "sql", detail).await {
         return response;
     }
-    let mut limits: Limits = state.limits;
+    let mut limits: Limits = **state.limits.load();
     limits.rows = request.max_rows.unwrap_or(limits.rows).min(limits.rows);
     let wanted = request.timeout_ms.map_or(limits.time, Duration::from_millis);
     limits.time = wanted.min(limits.time);

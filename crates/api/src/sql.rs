@@ -55,7 +55,8 @@ pub(crate) async fn columns(
 
 /// What bounds a handler's own query of at most this many rows.
 pub(crate) fn limits(state: &ApiState, rows: usize) -> Limits {
-    Limits { time: TIME.min(state.limits.time), rows, ..state.limits }
+    let limits = **state.limits.load();
+    Limits { time: TIME.min(limits.time), rows, ..limits }
 }
 
 /// Asks for at most this many rows. Columns that hold JSON texts come back as what the texts say.

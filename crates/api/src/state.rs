@@ -1,6 +1,9 @@
 //! What the handlers share.
 
+use crate::host::HostNames;
 use crate::live::Watch;
+use crate::settings::ConfigStatus;
+use arc_swap::ArcSwap;
 use palisade_catalog::Catalog;
 use palisade_ingest::auth::Authenticate;
 use palisade_ingest::submit::Submit;
@@ -22,7 +25,11 @@ pub struct ApiState {
     /// Answers SQL.
     pub query: Arc<QueryEngine>,
     /// The limits of a query that sets none of its own; no query may go beyond.
-    pub limits: Limits,
+    pub limits: Arc<ArcSwap<Limits>>,
+    /// Under which names the open tenant answers.
+    pub hosts: Arc<ArcSwap<HostNames>>,
+    /// Which configuration is in force, and how the last reload went.
+    pub config: Arc<ArcSwap<ConfigStatus>>,
     /// The pipeline, for its progress.
     pub engine: Arc<Engine>,
     /// The gateway, for dead letters that are tried again.

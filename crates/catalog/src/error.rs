@@ -215,6 +215,9 @@ pub enum AuthError {
     /// The secret is right, the key's time is over.
     #[error("api key {0} has expired; create another")]
     Expired(String),
+    /// Too many unknown keys were looked up; this says nothing about the key.
+    #[error("too many unknown api keys are being tried; try again in a second")]
+    Busy,
     /// The catalog failed; this says nothing about the key.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -226,6 +229,7 @@ impl AuthError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Catalog(error) => error.class(),
+            Self::Busy => ErrorClass::Transient,
             _ => ErrorClass::Permanent,
         }
     }

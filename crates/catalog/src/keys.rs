@@ -7,8 +7,10 @@
 //!
 //! Keys that were found good are remembered under the SHA-256 of id and secret for
 //! [`CACHE_LIFE`], so a request costs one hash. A revocation in this process holds at once, one by another
-//! process (the command line) after that time. What is remembered is as bounded as the keys are:
-//! only good ones are.
+//! process (the command line) after that time. A key that is not remembered is looked up, so one that
+//! another process made counts at once. Keys that were found bad are remembered for as long, and those
+//! that are not remembered at all may cause [`UNKNOWN_LOOKUPS`] look-ups a second: whoever invents keys
+//! can't keep the catalog busy, and those who send a key that was good before never wait for them.
 
 use crate::error::{AuthError, CatalogError};
 use crate::identity::fill_random;
@@ -18,12 +20,15 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 
-/// How long a key that was found good is not looked up again.
-pub const CACHE_LIFE: Duration = Duration::from_secs(5);
+/// How long a key that was looked up is not looked up again: a key revoked by another process is refused
+/// after this time.
+pub const CACHE_LIFE: Duration = Duration::from_secs(1);
+/// How many look-ups a second keys may cause that are not remembered.
+pub const UNKNOWN_LOOKUPS: u32 = 500;
 
 const PREFIX: &str = "plsd_";
 const ID_LENGTH: usize = 12;
@@ -116,10 +121,14 @@ pub struct KeyInfo {
     pub revoked_at: Option<i64>,
 }
 
-/// Keys that were found good.
+/// Keys that were looked up.
 #[derive(Debug, Default)]
 pub(crate) struct KeyCache {
     good: RwLock<BTreeMap<[u8; 32], Good>>,
+    /// Keys that were found bad, and when.
+    bad: RwLock<BTreeMap<[u8; 32], (AuthError, Instant)>>,
+    /// The look-ups of unknown keys in the second that began then.
+    lookups: Mutex<Option<(Instant, u32)>>,
     /// Counts revocations: what was read before one is not remembered after it.
     revocations: AtomicU64,
     /// Once a key was made there is one for ever.
@@ -148,6 +157,31 @@ impl KeyCache {
             good.clear();
         }
         good.insert(name, key);
+    }
+
+    /// Remembers that a key is bad.
+    fn refuse(&self, name: [u8; 32], error: AuthError) -> AuthError {
+        let mut bad = self.bad.write().unwrap_or_else(PoisonError::into_inner);
+        if bad.len() >= MAX_CACHED {
+            bad.clear();
+        }
+        bad.insert(name, (error.clone(), Instant::now()));
+        error
+    }
+
+    /// Whether a key that is not remembered may be looked up now.
+    fn may_look_up(&self, now: Instant) -> bool {
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        match lookups.as_mut() {
+            Some((begun, count)) if now.duration_since(*begun) < Duration::from_secs(1) => {
+                *count = count.saturating_add(1);
+                *count <= UNKNOWN_LOOKUPS
+            }
+            _ => {
+                *lookups = Some((now, 1));
+                true
+            }
+        }
     }
 
     /// Forgets all keys, those that are being read now too.
@@ -332,10 +366,22 @@ impl Catalog {
         let name: [u8; 32] =
             Sha256::new().chain_update(id).chain_update(":").chain_update(secret).finalize().into();
         let known = cache.good.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+        let was_good = known.is_some();
         if let Some(good) = known
             && good.found_at.elapsed() < CACHE_LIFE
         {
             return expire(good.principal, good.expires_at, now);
+        }
+        if !was_good {
+            let bad = cache.bad.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+            if let Some((error, at)) = bad
+                && at.elapsed() < CACHE_LIFE
+            {
+                return Err(error);
+            }
+            if !cache.may_look_up(Instant::now()) {
+                return Err(AuthError::Busy);
+            }
         }
         let revocations = cache.revocations.load(Ordering::Acquire);
         let mut connection = self.reader().await?;
@@ -348,13 +394,14 @@ impl Catalog {
         .await?;
         drop(connection);
         let Some((tenant, scopes, expected, expires_at, revoked_at)) = row else {
-            return Err(AuthError::Unknown);
+            return Err(cache.refuse(name, AuthError::Unknown));
         };
         if !bool::from(Sha256::digest(secret.as_bytes())[..].ct_eq(&expected)) {
-            return Err(AuthError::Unknown);
+            return Err(cache.refuse(name, AuthError::Unknown));
         }
         if revoked_at.is_some() {
-            return Err(AuthError::Revoked(id.to_owned()));
+            cache.good.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            return Err(cache.refuse(name, AuthError::Revoked(id.to_owned())));
         }
         let principal = Principal {
             key_id: Arc::from(id),
@@ -470,6 +517,22 @@ mod tests {
             cache.remember(name, good(), 0);
         }
         assert_eq!(cache.good.read().unwrap().len(), 10);
+    }
+
+    #[test]
+    fn unknown_keys_are_looked_up_so_often_a_second_and_bad_ones_remembered() {
+        let cache = KeyCache::default();
+        let begun = Instant::now();
+        let allowed = |at| (0..2 * UNKNOWN_LOOKUPS).filter(|_| cache.may_look_up(at)).count();
+        assert_eq!(allowed(begun), UNKNOWN_LOOKUPS as usize);
+        assert_eq!(allowed(begun + Duration::from_millis(999)), 0);
+        assert_eq!(allowed(begun + Duration::from_secs(1)), UNKNOWN_LOOKUPS as usize);
+        for n in 0..MAX_CACHED as u64 + 10 {
+            let mut name = [0; 32];
+            name[..8].copy_from_slice(&n.to_le_bytes());
+            assert_eq!(cache.refuse(name, AuthError::Unknown), AuthError::Unknown);
+        }
+        assert_eq!(cache.bad.read().unwrap().len(), 10);
     }
 
     #[test]

@@ -198,6 +198,41 @@ async fn keys_expire_out_of_the_cache_too() {
     assert_eq!(principal.scopes.to_string(), "ingest,query,admin");
 }
 
+/// A key that this process has never seen is looked up, while invented ones can't keep the catalog busy nor
+/// shut out a key that was good before.
+#[tokio::test]
+async fn a_key_made_by_another_process_counts_at_once_and_invented_ones_are_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path()).await;
+    let other = open(directory.path()).await;
+    let key = other.create_key(&tenant("default"), "k", INGEST, None, 10).await.unwrap();
+    assert!(catalog.authenticate(&key.text, 11).await.is_ok());
+    let mut refusals = std::collections::BTreeSet::new();
+    let begun = tokio::time::Instant::now();
+    for n in 0..2 * palisade_catalog::keys::UNKNOWN_LOOKUPS {
+        let invented = format!("plsd_invented_{n}");
+        refusals.insert(catalog.authenticate(&invented, 11).await.unwrap_err().to_string());
+    }
+    assert!(refusals.contains(&AuthError::Unknown.to_string()), "{refusals:?}");
+    if begun.elapsed() < std::time::Duration::from_millis(900) {
+        assert!(refusals.contains(&AuthError::Busy.to_string()), "{refusals:?}");
+    }
+    assert!(catalog.authenticate(&key.text, 12).await.is_ok(), "in the cache");
+    tokio::time::sleep(palisade_catalog::keys::CACHE_LIFE).await;
+    let flood = async {
+        for n in 0..5_000 {
+            let _ = catalog.authenticate(&format!("plsd_flood_{n}"), 12).await;
+        }
+    };
+    let good = async {
+        for _ in 0..50 {
+            assert!(catalog.authenticate(&key.text, 12).await.is_ok(), "a flood shut it out");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(flood, good);
+}
+
 #[tokio::test]
 async fn a_key_revoked_by_another_process_is_refused_soon() {
     let directory = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@
 
 pub mod column;
 pub mod decode;
+pub mod domain;
 pub mod encode;
 pub mod error;
 pub mod frame;

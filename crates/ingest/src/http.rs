@@ -10,7 +10,8 @@
 //! | `X-Request-Id` | correlation id, at most 128 visible ASCII characters; given when missing, always answered |
 //!
 //! Query parameters: `source` (the column `source`, default `http`) and `domain` (the time domain
-//! of a historical load, T2); both at most 128 visible ASCII characters.
+//! of a historical load, T2); both at most 128 visible ASCII characters. A historical load says
+//! `POST /api/v1/domains/{domain}/start` first and `…/end` when all of it is acknowledged.
 //!
 //! The answer comes when the records are durable: 200 with
 //! `{"accepted":n,"rejected":[{"index":i,"reason":"…"}],"rejected_total":n}`, or problem details:
@@ -21,12 +22,14 @@ use crate::body::{self, BodyError, BodyLimits, Budget, Received};
 use crate::lines;
 use crate::metrics::{Door, DoorMetrics};
 use crate::problem::{Problem, Refused, refused};
-use crate::submit::{Body, Receipt, Submission, Submit, SubmitError};
+use crate::submit::{Body, DomainTurn, Receipt, Submission, Submit, SubmitError};
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use palisade_event::domain::LIVE;
 use palisade_event::schema::EVENTS;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -48,7 +51,7 @@ pub struct HttpDoors(Arc<Inner>);
 struct Inner {
     submit: Arc<dyn Submit>,
     auth: Arc<dyn Authenticate>,
-    limits: BodyLimits,
+    limits: ArcSwap<BodyLimits>,
     budget: Budget,
     requests: Arc<Semaphore>,
     records: Door,
@@ -58,7 +61,7 @@ struct Inner {
 
 impl std::fmt::Debug for HttpDoors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpDoors").field("limits", &self.0.limits).finish_non_exhaustive()
+        f.debug_struct("HttpDoors").field("limits", &*self.0.limits.load()).finish_non_exhaustive()
     }
 }
 
@@ -76,11 +79,17 @@ impl HttpDoors {
             auth,
             budget: Budget::new(limits.memory_bytes),
             requests: Arc::new(Semaphore::new(limits.requests.clamp(1, Semaphore::MAX_PERMITS))),
-            limits,
+            limits: ArcSwap::from_pointee(limits),
             records: metrics.door("http"),
             bulk: metrics.door("bulk"),
             ids: RequestIds::new(),
         }))
+    }
+
+    /// Sets other bounds of single bodies, from the next request on. The memory of all bodies and the number
+    /// of requests stay.
+    pub fn set_limits(&self, limits: BodyLimits) {
+        self.0.limits.store(Arc::new(limits));
     }
 
     /// The counters of the `_bulk` door.
@@ -110,7 +119,7 @@ impl HttpDoors {
         headers: &HeaderMap,
         door: &Door,
     ) -> Result<Received, BodyError> {
-        let result = body::read(body, headers, &self.0.limits, &self.0.budget).await;
+        let result = body::read(body, headers, &self.0.limits.load_full(), &self.0.budget).await;
         match &result {
             Ok(received) => {
                 door.bytes.inc_by(received.wire_bytes as u64);
@@ -232,7 +241,10 @@ fn is_visible(text: &str, most: usize) -> bool {
 
 /// The routes of this module.
 pub fn router(doors: HttpDoors) -> Router {
-    Router::new().route("/api/v1/streams/{stream}/records", post(post_records)).with_state(doors)
+    Router::new()
+        .route("/api/v1/streams/{stream}/records", post(post_records))
+        .route("/api/v1/domains/{domain}/{turn}", post(post_turn))
+        .with_state(doors)
 }
 
 /// What the query string may say.
@@ -277,6 +289,51 @@ async fn post_records(
         }
     };
     id.on(response)
+}
+
+/// `POST /api/v1/domains/{domain}/start` and `…/end`: a historical load begins, or all of it is durable
+/// (T2). 204 when the control record is durable.
+async fn post_turn(
+    State(doors): State<HttpDoors>,
+    Path((domain, turn)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let id = doors.request_id(request.headers());
+    let path = request.uri().path().to_owned();
+    doors.0.records.requests.inc();
+    let response = match turn_domain(&doors, &domain, &turn, request.headers()).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(problem) => problem.at(&path, &id.0).into_response(),
+    };
+    id.on(response)
+}
+
+async fn turn_domain(
+    doors: &HttpDoors,
+    domain: &str,
+    turn: &str,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
+    let principal = doors.may_ingest(headers).await.map_err(|error| {
+        doors.0.records.refuse("unauthenticated");
+        Problem::from(&error)
+    })?;
+    let turn = match turn {
+        "start" => DomainTurn::Starts,
+        "end" => DomainTurn::Ends,
+        _ => {
+            let detail = "a domain has a 'start' and an 'end', nothing else";
+            return Err(Problem::new(StatusCode::NOT_FOUND, "unknown", "no such thing", detail));
+        }
+    };
+    if domain == LIVE || !is_visible(domain, MAX_NAME) {
+        let detail = format!(
+            "a domain's name must be 1 to {MAX_NAME} visible ASCII characters and not '{LIVE}', which never ends"
+        );
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid", "no such domain", detail));
+    }
+    let turned = doors.0.submit.turn_domain(principal.tenant, Arc::from(domain), turn).await;
+    turned.map_err(|error| Problem::from(&error))
 }
 
 async fn take(

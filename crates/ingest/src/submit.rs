@@ -329,8 +329,24 @@ impl SubmitError {
 /// The answer to a submission, once it is durable.
 pub type Submitted = Pin<Box<dyn Future<Output = Result<Receipt, SubmitError>> + Send>>;
 
+/// What happens to a time domain (T2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainTurn {
+    /// A historical load begins: until its end nothing in its domain is late.
+    Starts,
+    /// All of the load is durable: the end tick of its domain.
+    Ends,
+}
+
+/// The answer to the turn of a domain, once it is durable.
+pub type Turned = Pin<Box<dyn Future<Output = Result<(), SubmitError>> + Send>>;
+
 /// Takes submissions and makes them durable.
 pub trait Submit: Send + Sync {
     /// Takes a submission. What was handed over is processed even if the future is dropped.
     fn submit(&self, submission: Submission) -> Submitted;
+
+    /// Writes the start or the end of a tenant's time domain (T2) into the log, for every partition to
+    /// see. Its end belongs behind the answers to all its submissions. Again changes nothing.
+    fn turn_domain(&self, tenant: TenantId, domain: Arc<str>, turn: DomainTurn) -> Turned;
 }

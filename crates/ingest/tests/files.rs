@@ -14,7 +14,7 @@ mod recorder;
 
 use palisade_event::TenantId;
 use palisade_ingest::files::{Format, LoadError, LoadOptions, LoadReport, load, plan};
-use palisade_ingest::submit::{Body, FieldValue, SubmitError};
+use palisade_ingest::submit::{Body, DomainTurn, FieldValue, SubmitError};
 use recorder::Recorder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -226,4 +226,32 @@ async fn real_events_are_all_found() {
         );
     }
     assert!(report.accepted() >= 12_707, "{}", report.accepted());
+}
+
+/// T2: the start of the domain stands before the first record, its end behind the last answer; a load that
+/// breaks off does not end it.
+#[tokio::test]
+async fn a_load_starts_its_domain_and_ends_it_when_all_is_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    mixed(directory.path());
+    let recorder = Recorder::default();
+    *recorder.delay.lock().unwrap() = std::time::Duration::from_millis(30);
+    let report = run(directory.path(), &recorder, &options()).await;
+    let all = recorder.count();
+    assert!(all > 3);
+    let turn = |turn, taken, answered| {
+        ("default".to_owned(), report.domain.clone(), turn, taken, answered)
+    };
+    assert_eq!(
+        *recorder.turns.lock().unwrap(),
+        [turn(DomainTurn::Starts, 0, 0), turn(DomainTurn::Ends, all, all)]
+    );
+
+    let recorder = Recorder::default();
+    recorder.fail([SubmitError::Stopped]);
+    let plan = plan(&[directory.path().to_owned()]).unwrap();
+    let broken = load(plan, &recorder, &options(), &mut |_| {}).await;
+    assert!(matches!(broken, Err(LoadError::Submit { error: SubmitError::Stopped, .. })));
+    let turns = recorder.turns.lock().unwrap();
+    assert_eq!(turns.len(), 1, "{turns:?}");
 }

@@ -167,6 +167,37 @@ pub fn frames(
     }
 }
 
+/// Calls `each` with offset, clock (µs since the epoch), kind and body of every control record of a log, oldest
+/// first. A torn tail ends the newest file.
+///
+/// # Errors
+/// [`LogError::Corrupt`] when a control record can't be decoded; [`LogError::Version`]; [`LogError::Io`].
+pub fn controls(
+    disk: &dyn Disk,
+    dir: &Path,
+    mut each: impl FnMut(Offset, i64, &str, &str),
+) -> Result<(), LogError> {
+    for first in list(disk, dir)? {
+        let path = path_of(dir, first);
+        let (mut scanner, _) = open(disk, &path)?;
+        loop {
+            let at = scanner.position();
+            match scanner.step()? {
+                Step::Frame { header, payload, .. } => {
+                    let FrameKind::Entry(kind @ EntryKind::Control) = header.kind else { continue };
+                    let entry = decode_entry(kind, header.codec, header.clock, payload, |_| None)
+                        .map_err(|error| corrupt(&path, at, &error.to_string()))?;
+                    if let palisade_event::Entry::Control { clock, kind, body } = entry {
+                        each(header.offset, clock, &kind, &body);
+                    }
+                }
+                Step::End | Step::Bad(_) => break,
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Verifies a log: every checksum, the order, that no file is missing, and that every entry can be decoded. With
 /// `committed`, the catalog's committed position, more of the newest file is known to be durable.
 ///

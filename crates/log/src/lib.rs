@@ -28,7 +28,7 @@ mod law;
 
 pub use codec::{Encoded, Encoder, encode};
 pub use error::LogError;
-pub use inspect::{FrameReport, SegmentReport, Verification, frames, inspect, verify};
+pub use inspect::{FrameReport, SegmentReport, Verification, controls, frames, inspect, verify};
 pub use log::{Deliver, Done, Log, LogOptions, Refused, Retention};
 pub use reader::{LogReader, StoredEntry};
 pub use recovery::{Cut, Recovery};

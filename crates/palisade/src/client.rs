@@ -2,10 +2,12 @@
 
 use crate::config::Config;
 use crate::server::Failure;
+use palisade_event::TenantId;
 use palisade_ingest::submit::{
-    Body, FieldValue, Receipt, Submission, Submit, SubmitError, Submitted,
+    Body, DomainTurn, FieldValue, Receipt, Submission, Submit, SubmitError, Submitted, Turned,
 };
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A server's address and what to show it.
@@ -63,6 +65,37 @@ impl Client {
         let answer =
             request.send(body).map_err(|error| format!("{} does not answer: {error}", self.url))?;
         read(answer)
+    }
+
+    /// Starts or ends a time domain of the key's tenant (T2).
+    pub(crate) fn turn_domain(&self, domain: &str, turn: DomainTurn) -> Result<(), SubmitError> {
+        let name =
+            percent_encoding::utf8_percent_encode(domain, percent_encoding::NON_ALPHANUMERIC);
+        let turn = match turn {
+            DomainTurn::Starts => "start",
+            DomainTurn::Ends => "end",
+        };
+        let mut request = self.agent.post(format!("{}/api/v1/domains/{name}/{turn}", self.url));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let mut answer =
+            request.send_empty().map_err(|_| SubmitError::Busy { retry_after_ms: 500 })?;
+        match answer.status().as_u16() {
+            204 => Ok(()),
+            429 | 503 => Err(SubmitError::Busy { retry_after_ms: 500 }),
+            _ => {
+                let body = answer.body_mut().with_config().limit(PROBLEM_BYTES);
+                let problem: serde_json::Value = body
+                    .read_to_string()
+                    .ok()
+                    .and_then(|text| serde_json::from_str(&text).ok())
+                    .unwrap_or_default();
+                let detail = problem.get("detail").and_then(serde_json::Value::as_str);
+                let detail = detail.unwrap_or("the server refused the request");
+                Err(SubmitError::Invalid(detail.to_owned()))
+            }
+        }
     }
 
     /// Asks for a path; as [`Client::post`].
@@ -258,6 +291,15 @@ impl Submit for RemoteDoor {
                 Err(SubmitError::Busy { retry_after_ms: 0 })
             });
             send.await.unwrap_or(Err(SubmitError::Stopped))
+        })
+    }
+
+    // The server takes the tenant from the key.
+    fn turn_domain(&self, _: TenantId, domain: Arc<str>, turn: DomainTurn) -> Turned {
+        let client = self.client.clone();
+        Box::pin(async move {
+            let turned = tokio::task::spawn_blocking(move || client.turn_domain(&domain, turn));
+            turned.await.unwrap_or(Err(SubmitError::Stopped))
         })
     }
 }

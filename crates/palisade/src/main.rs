@@ -6,10 +6,12 @@ mod allocator;
 mod client;
 mod commands;
 mod config;
+mod reload;
 mod server;
 
 use clap::{Parser, Subcommand};
 use config::{Config, ConfigError};
+use reload::{SetLevel, Source};
 use server::Failure;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,9 +71,18 @@ fn main() -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    start_logging(&config, matches!(arguments.command, Command::Run(_)));
+    let set_level = start_logging(&config, matches!(arguments.command, Command::Run(_)));
     let result = match arguments.command {
-        Command::Run(run) => run.run(&config),
+        Command::Run(run) => {
+            let source = Source {
+                file: arguments.config,
+                data: arguments.data,
+                set_level,
+                hangup: true,
+                only_asks: false,
+            };
+            run.run(&config, source)
+        }
         Command::Demo(demo) => demo.run(&config),
         Command::Ingest(ingest) => ingest.run(&config),
         Command::Dlq(dlq) => dlq.run(&config),
@@ -97,20 +108,39 @@ fn configuration(arguments: &Arguments) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// Servers log what happens, commands only what is wrong. Everything goes to standard error.
-fn start_logging(config: &Config, server: bool) {
+/// Servers log what happens, commands only what is wrong. Everything goes to standard error. Returns how to
+/// set another level.
+fn start_logging(config: &Config, server: bool) -> Option<SetLevel> {
     use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::util::SubscriberInitExt;
     let level = if server { config.logging.level.as_str() } else { "warn" };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if config.logging.json {
-        builder.json().try_init()
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    // The two formats have handles of different types.
+    macro_rules! start {
+        ($builder:expr) => {{
+            let builder = $builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set: SetLevel = Box::new(move |level| {
+                let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+                handle.reload(filter).map_err(|error| error.to_string())
+            });
+            (builder.finish().try_init(), set)
+        }};
+    }
+    let (started, set) = if config.logging.json {
+        start!(builder.json().with_target(true))
     } else {
-        builder.with_target(false).try_init()
+        start!(builder)
     };
     if let Err(error) = started {
         eprintln!("palisade: no log: {error}");
+        return None;
     }
+    Some(set)
 }
 
 /// What a command gives back: the exit code, or a sentence about what went wrong.

@@ -1,17 +1,17 @@
 //! Putting the house together: open what is on disk, start the threads, listen, and at the end stop
 //! in the order that loses nothing.
 
-use crate::config::{BaselineMode, Config, ListKind};
+use crate::config::Config;
+use crate::reload::{
+    Parts, ReloadMetrics, Reloader, Source, body_limits, decode_limits, detector_settings,
+    host_names, query_limits, read_lists, retention,
+};
 use arc_swap::ArcSwap;
 use palisade_api::live::Watch;
 use palisade_api::{ApiState, KeyStore};
 use palisade_catalog::{Catalog, OpenOptions};
-use palisade_detect::baseline::{BaselineOptions, Mode};
-use palisade_detect::reputation::{self, List, ListSpec, Lists};
-use palisade_event::decode::DecodeLimits;
+use palisade_event::ErrorClass;
 use palisade_event::id::GatewayIdentity;
-use palisade_event::schema::{ALERTS, DEAD_LETTERS, EVENTS};
-use palisade_ingest::body::BodyLimits;
 use palisade_ingest::gateway::{Gateway, GatewayFoundations, GatewayOptions};
 use palisade_ingest::http::HttpDoors;
 use palisade_ingest::listen::Listener;
@@ -22,14 +22,14 @@ use palisade_ingest::submit::Submit;
 use palisade_ingest::tls::Tls;
 use palisade_log::disk::{Disk, RealDisk};
 use palisade_log::{Log, LogOptions};
+use palisade_pipeline::activate::Activator;
 use palisade_pipeline::clock::{Clock, SystemClock};
-use palisade_pipeline::detectors::DetectorOptions;
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
-use palisade_query::{Limits, QueryEngine, Snapshots};
-use palisade_table::{RetentionRule, Snapshot, TableOptions, Tables};
+use palisade_query::{QueryEngine, Snapshots};
+use palisade_table::{Snapshot, TableOptions, Tables};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -62,6 +62,7 @@ pub(crate) struct Server {
     stop: CancellationToken,
     http: Option<tokio::task::JoinHandle<()>>,
     listeners: Vec<tokio::task::JoinHandle<()>>,
+    reloads: Option<tokio::task::JoinHandle<()>>,
     submit: Arc<dyn Submit>,
     address: SocketAddr,
     scheme: &'static str,
@@ -95,24 +96,6 @@ fn or_cores(configured: usize) -> usize {
     if configured == 0 { cores() } else { configured }
 }
 
-/// Reads the configured reputation lists.
-pub(crate) fn read_lists(config: &Config) -> Result<Lists, Failure> {
-    let mut lists = Vec::new();
-    for list in &config.detect.lists {
-        let kind = match list.kind {
-            ListKind::Reputation => reputation::ListKind::Reputation,
-            ListKind::Block => reputation::ListKind::Block,
-            ListKind::Allow => reputation::ListKind::Allow,
-        };
-        let spec = ListSpec { default_level: list.level, ..ListSpec::new(&list.name, kind) };
-        let path = list.path.display().to_string();
-        let bytes = std::fs::read(&list.path)
-            .map_err(|error| format!("can't read the list '{}' at {path}: {error}", list.name))?;
-        lists.push(List::parse(&spec, &path, &bytes)?);
-    }
-    Ok(Lists::build(&lists)?)
-}
-
 /// Opens the catalog of a data directory.
 pub(crate) async fn open_catalog(config: &Config, create: bool) -> Result<Catalog, Failure> {
     if create {
@@ -136,10 +119,6 @@ fn log_options(config: &Config, disk: &dyn Disk, log_id: u128) -> LogOptions {
 }
 
 fn engine_options(config: &Config) -> EngineOptions {
-    let mode = match config.detect.baseline {
-        BaselineMode::Streamguard => Mode::StreamGuard,
-        BaselineMode::Calibrated => Mode::Calibrated,
-    };
     EngineOptions {
         workers: or_cores(config.pipeline.workers),
         partitions: config.log.partitions,
@@ -149,14 +128,6 @@ fn engine_options(config: &Config) -> EngineOptions {
             age: config.pipeline.commit_age.0,
             checkpoint_every: config.pipeline.checkpoint_every.0,
             ..CommitOptions::default()
-        },
-        detectors: DetectorOptions {
-            baseline: BaselineOptions {
-                mode,
-                learning_events: config.detect.learning_events,
-                threshold: config.detect.threshold,
-                ..BaselineOptions::default()
-            },
         },
     }
 }
@@ -170,21 +141,14 @@ fn gateway_options(config: &Config) -> GatewayOptions {
         },
         queue_requests: config.limits.waiting_requests,
         queue_bytes: config.limits.waiting.bytes(),
-        limits: DecodeLimits {
-            max_record_bytes: config.limits.record.bytes(),
-            max_depth: u32::try_from(config.limits.depth).unwrap_or(64),
-            max_keys: u32::try_from(config.limits.keys).unwrap_or(10_000),
-            max_dynamic_columns: config.limits.dynamic_columns,
-            max_sources: config.limits.sources,
-            ..DecodeLimits::default()
-        },
+        limits: decode_limits(config),
         ..GatewayOptions::default()
     }
 }
 
 impl Server {
     /// Opens everything, starts it and listens.
-    pub(crate) fn start(config: &Config) -> Result<Self, Failure> {
+    pub(crate) fn start(config: &Config, source: Source) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores())
             .thread_name("network")
@@ -212,7 +176,8 @@ impl Server {
             "log open"
         );
         let commits = Arc::new(catalog.blocking(runtime.handle().clone()));
-        let (tables, opened) = Tables::open(&config.data, commits, table_options(config))?;
+        let options = TableOptions { retention: retention(config), ..TableOptions::default() };
+        let (tables, opened) = Tables::open(&config.data, commits, options)?;
         for error in &opened.damaged {
             tracing::error!(%error, "queries that need this segment will fail; see `palisade table verify`");
         }
@@ -221,6 +186,7 @@ impl Server {
 
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
+        let reload_metrics = ReloadMetrics::register(&mut registry);
         let door_metrics = DoorMetrics::register(&mut registry);
         let live = Arc::new(Live::default());
         let ledger = Arc::new(Ledger::new(LedgerLimits::default()));
@@ -238,6 +204,11 @@ impl Server {
             &config.data,
             epoch,
         )?);
+        let activator =
+            Arc::new(Activator::new(Arc::clone(&log), catalog.clone(), Arc::clone(&clock)));
+        if !source.only_asks {
+            runtime.block_on(put_in_force(&activator, &engine, config))?;
+        }
         let gateway = Arc::new(Gateway::start(
             GatewayFoundations {
                 log: Arc::clone(&log),
@@ -250,12 +221,9 @@ impl Server {
             },
             gateway_options(config),
         )?);
-        let limits = Limits {
-            time: config.query.time.0,
-            memory: config.query.memory.bytes(),
-            rows: config.query.rows,
-            ..Limits::default()
-        };
+        let limits = Arc::new(ArcSwap::from_pointee(query_limits(config)));
+        let hosts = Arc::new(ArcSwap::from_pointee(host_names(config)));
+        let status = Arc::new(ArcSwap::default());
         let query = Arc::new(QueryEngine::new(
             palisade_query::Options {
                 memory: config.query.memory.bytes(),
@@ -290,7 +258,9 @@ impl Server {
             auth: keys.clone(),
             catalog: catalog.clone(),
             query,
-            limits,
+            limits: Arc::clone(&limits),
+            hosts: Arc::clone(&hosts),
+            config: Arc::clone(&status),
             engine: Arc::clone(&engine),
             submit: Arc::clone(&submit),
             live,
@@ -299,13 +269,9 @@ impl Server {
             registry: Arc::new(registry),
             requests: Arc::new(AtomicU64::new(0)),
         };
-        let bodies = BodyLimits {
-            compressed_bytes: config.limits.body.0,
-            decoded_bytes: config.limits.decompressed.0,
-            ..BodyLimits::default()
-        };
-        let doors = HttpDoors::new(Arc::clone(&submit), keys.clone(), bodies, &door_metrics);
-        let router = palisade_api::router(state, doors);
+        let doors =
+            HttpDoors::new(Arc::clone(&submit), keys.clone(), body_limits(config), &door_metrics);
+        let router = palisade_api::router(state, doors.clone());
         let server_limits =
             ServerLimits { connections: config.http.max_connections, ..ServerLimits::default() };
         let http = runtime.spawn(serve(
@@ -317,7 +283,23 @@ impl Server {
             stop.clone(),
         ));
         runtime.spawn(watch_keys(keys, stop.clone()));
-        runtime.spawn(watch_lists(config.clone(), Arc::clone(gateway.lists()), stop.clone()));
+        let reloader = Reloader::new(
+            source,
+            config.clone(),
+            Parts {
+                gateway: Arc::clone(&gateway),
+                doors,
+                tables: Arc::clone(&tables),
+                catalog: catalog.clone(),
+                clock: Arc::clone(&clock),
+                activator,
+                limits,
+                hosts,
+                status,
+                metrics: reload_metrics,
+            },
+        );
+        let reloads = runtime.spawn(reloader.watch(stop.clone()));
         let mut listeners = Vec::new();
         for listener in &config.listeners {
             let checked = check_listener(listener)?;
@@ -342,6 +324,7 @@ impl Server {
             stop,
             http: Some(http),
             listeners,
+            reloads: Some(reloads),
             submit,
             address,
             scheme,
@@ -404,6 +387,9 @@ impl Server {
         for listener in std::mem::take(&mut self.listeners) {
             let _ = self.runtime.block_on(listener);
         }
+        if let Some(reloads) = self.reloads.take() {
+            let _ = self.runtime.block_on(reloads);
+        }
         self.gateway.stop();
         self.stopping.store(true, Ordering::Release);
         self.tables.stop_maintenance();
@@ -418,6 +404,26 @@ impl Server {
             tracing::warn!(%error, "the catalog did not close cleanly; it is whole all the same");
         }
         done
+    }
+}
+
+/// Puts this release's operators and the configured settings in force from the next entry of the log on
+/// (C1, C3): before anything is taken, and whatever is still being replayed stays under what was in force there.
+async fn put_in_force(
+    activator: &Activator,
+    engine: &Engine,
+    config: &Config,
+) -> Result<(), Failure> {
+    activator.operators(&engine.in_force()).await?;
+    activator.detectors(&detector_settings(config)).await?;
+    match activator.settle().await {
+        Ok(_) => Ok(()),
+        // The intents are in the catalog; a nearly full disk refuses records as it refuses these.
+        Err(error) if error.class() == ErrorClass::Transient => {
+            tracing::warn!(%error, "settings are not in force yet, it is tried again");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -438,50 +444,6 @@ async fn watch_keys(keys: Arc<KeyStore>, stop: CancellationToken) {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
-}
-
-/// Reads the reputation lists again when a file has changed; a bad file keeps the old lists in force.
-async fn watch_lists(config: Config, lists: Arc<ArcSwap<Lists>>, stop: CancellationToken) {
-    let state = || -> Vec<_> {
-        let files = config.detect.lists.iter().map(|list| std::fs::metadata(&list.path));
-        files.map(|found| found.ok().map(|file| (file.len(), file.modified().ok()))).collect()
-    };
-    let mut seen = state();
-    while !config.detect.lists.is_empty() && !stop.is_cancelled() {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(2)) => {}
-        }
-        let now = state();
-        if now == seen {
-            continue;
-        }
-        seen = now;
-        match read_lists(&config) {
-            Ok(new) => {
-                tracing::info!(entries = new.entries(), "reputation lists read again");
-                lists.store(Arc::new(new));
-            }
-            Err(error) => tracing::error!(%error, "the lists in force stay"),
-        }
-    }
-}
-
-fn table_options(config: &Config) -> TableOptions {
-    let table = &config.table;
-    let spans = [
-        (EVENTS, table.events_retention),
-        (ALERTS, table.alerts_retention),
-        (DEAD_LETTERS, table.dead_letters_retention),
-    ];
-    let retention = spans
-        .into_iter()
-        .filter_map(|(table, span)| {
-            let keep_micros = i64::try_from(span?.0.as_micros()).ok()?;
-            Some(RetentionRule { table: table.to_owned(), tenant: None, keep_micros })
-        })
-        .collect();
-    TableOptions { retention, ..TableOptions::default() }
 }
 
 /// Compaction, retention and deletion, one bounded step after the other.

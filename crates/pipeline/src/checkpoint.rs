@@ -1,18 +1,19 @@
 //! Checkpoints of operator state (M2) on disk.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //! A checkpoint at position S is the directory `checkpoints/<S, 20 digits>/` with one file for each
 //! part and, written last, `checkpoint.json`:
 //!
 //! ```json
-//! {"version":1,"position":17,"full":false,"chain":[3,17],
+//! {"version":2,"position":17,"full":false,"chain":[3,17],
 //!  "parts":[{"name":"baseline-0","bytes":123,"checksum":"16 hexadecimal digits, XXH3-64"}]}
 //! ```
 //!
 //! `chain` lists the positions of the checkpoints to load, in order: the last full one and every
 //! incremental one since, this one included. The parts `baseline-*` of all of them are applied in that
-//! order; `norms` (the sources' entropy norms) and `requests` (the ledger of idempotency keys) are whole
-//! in every checkpoint and taken from the last. All files, then the directories, are fsynced before
+//! order; `norms` (the sources' entropy norms), `requests` (the ledger of idempotency keys) and `control` (what
+//! is in force, [`crate::control::InForce`]) are whole in every checkpoint and taken from the last. Version 1
+//! had no `control`; the defaults are in force there. All files, then the directories, are fsynced before
 //! the catalog names the checkpoint (L3).
 
 use crate::error::PipelineError;
@@ -26,6 +27,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
+
+/// The version that is written.
+const VERSION: u32 = 2;
 
 /// A checkpoint that workers and finisher are writing their parts of.
 #[derive(Debug)]
@@ -98,6 +102,7 @@ pub(crate) struct Loaded {
     pub(crate) baselines: BTreeMap<String, Vec<Vec<u8>>>,
     pub(crate) norms: Vec<u8>,
     pub(crate) requests: Vec<u8>,
+    pub(crate) control: Vec<u8>,
 }
 
 /// The directory of all checkpoints.
@@ -131,7 +136,7 @@ impl CheckpointStore {
         }
         fs::create_dir_all(&directory).map_err(io)?;
         let mut description = Description {
-            version: 1,
+            version: VERSION,
             position: position.0,
             full: chain.len() <= 1,
             chain: chain.iter().map(|position| position.0).collect(),
@@ -170,6 +175,7 @@ impl CheckpointStore {
                 match part.name.as_str() {
                     "norms" => loaded.norms = bytes,
                     "requests" => loaded.requests = bytes,
+                    "control" => loaded.control = bytes,
                     name => loaded.baselines.entry(name.to_owned()).or_default().push(bytes),
                 }
             }
@@ -205,7 +211,7 @@ impl CheckpointStore {
         }
         let description: Description = serde_json::from_slice(&text)
             .map_err(|error| bad(format!("can't understand its description: {error}")))?;
-        if description.version != 1 {
+        if !(1..=VERSION).contains(&description.version) {
             return Err(bad(format!(
                 "it is of version {}, which a newer release wrote",
                 description.version
@@ -236,7 +242,7 @@ mod tests {
     use super::*;
 
     fn parts(text: &str) -> BTreeMap<String, Vec<u8>> {
-        ["baseline-0", "norms", "requests"]
+        ["baseline-0", "norms", "requests", "control"]
             .into_iter()
             .map(|name| (name.to_owned(), format!("{name} {text}").into_bytes()))
             .collect()
@@ -254,6 +260,7 @@ mod tests {
         assert_eq!(loaded.baselines, BTreeMap::from([("baseline-0".to_owned(), chain)]));
         assert_eq!(loaded.norms, b"norms b");
         assert_eq!(loaded.requests, b"requests b");
+        assert_eq!(loaded.control, b"control b");
         store.remove_unneeded(std::slice::from_ref(&next)).unwrap();
         assert!(store.load(&next).is_ok());
         assert!(store.load(&base).is_ok());
@@ -282,5 +289,30 @@ mod tests {
         let description: Description = serde_json::from_str(text).unwrap();
         assert_eq!(description.chain, vec![3, 17]);
         assert_eq!(serde_json::to_string(&description).unwrap(), text);
+    }
+
+    /// A checkpoint of version 1 is read, without what was in force; one of a later version is refused.
+    #[test]
+    fn version_1_is_read_and_version_3_is_not() {
+        let data = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::new(data.path());
+        let mut checkpoint = store.write(Offset(1), &[Offset(1)], &parts("a")).unwrap();
+        let path = data.path().join(&checkpoint.path).join("checkpoint.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let mut of_version = |version: u32, without_control: bool| {
+            let mut description: Description = serde_json::from_str(&text).unwrap();
+            description.version = version;
+            description.parts.retain(|part| !without_control || part.name != "control");
+            let bytes = serde_json::to_vec(&description).unwrap();
+            fs::write(&path, &bytes).unwrap();
+            checkpoint.checksum = xxh3_64(&bytes);
+            store.load(&checkpoint)
+        };
+        let loaded = of_version(1, true).unwrap();
+        assert_eq!(
+            (loaded.norms.as_slice(), loaded.control.as_slice()),
+            (&b"norms a"[..], &b""[..])
+        );
+        assert!(of_version(3, false).unwrap_err().to_string().contains("newer release"));
     }
 }

@@ -5,23 +5,29 @@
 //! the finisher. The answers do not depend on how the work was shared (I3).
 
 use crate::alerts::RowAlert;
-use crate::engine::EngineOptions;
+use crate::control::{Change, ControlError, DetectorSettings, InForce};
 use crate::flow::Results;
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use palisade_detect::baseline::{
-    BaselineOptions, BaselineOutput, Baselines, Mode, Routing, RowsOfSlots, route,
+    BaselineOptions, BaselineOutput, Baselines, Routing, RowsOfSlots, route,
 };
 use palisade_detect::threat::{DEFAULT_SOURCES, Features, SourceNorms, ThreatScorer};
+use palisade_event::Offset;
 use palisade_event::schema::Core;
 use palisade_event::slot::{SLOTS, partition_table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The detectors' settings.
-#[derive(Debug, Clone, Default)]
-pub struct DetectorOptions {
-    /// Behavioural baselines.
-    pub baseline: BaselineOptions,
+/// How baselines are kept under these settings.
+fn baseline_options(settings: &DetectorSettings) -> BaselineOptions {
+    BaselineOptions {
+        mode: settings.baseline,
+        learning_events: settings.learning_events,
+        threshold: settings.threshold,
+        // The committer decides which checkpoints are full, for all workers alike.
+        full_snapshot_every: u32::MAX,
+        ..BaselineOptions::default()
+    }
 }
 
 /// The version of the baselines' definition, part of alert ids (I2).
@@ -44,6 +50,7 @@ pub(crate) struct BaselinePart {
 /// The detectors of one worker.
 #[derive(Debug)]
 pub(crate) struct WorkerDetectors {
+    in_force: InForce,
     threat: ThreatScorer,
     baselines: Baselines,
     /// The partition of each slot.
@@ -54,18 +61,17 @@ pub(crate) struct WorkerDetectors {
 }
 
 impl WorkerDetectors {
-    /// The detectors with the state of a checkpoint: for each former worker its chain of parts.
+    /// The detectors with the state of a checkpoint, for each former worker its chain of parts, under
+    /// what was in force there.
     pub(crate) fn restore(
-        options: &EngineOptions,
+        partitions: u16,
         index: usize,
         workers: usize,
         chains: &BTreeMap<String, Vec<Vec<u8>>>,
+        in_force: InForce,
     ) -> Result<Self, String> {
-        let table = Arc::new(partition_table(options.partitions));
-        let mut settings = options.detectors.baseline.clone();
-        // The committer decides which checkpoints are full, for all workers alike.
-        settings.full_snapshot_every = u32::MAX;
-        let mut baselines = Baselines::new(settings);
+        let table = Arc::new(partition_table(partitions));
+        let mut baselines = Baselines::new(baseline_options(&in_force.detectors.content));
         for (name, chain) in chains {
             baselines
                 .load(chain.iter().map(Vec::as_slice), |slot| {
@@ -75,7 +81,28 @@ impl WorkerDetectors {
                 .map_err(|error| format!("its part '{name}': {error}"))?;
         }
         let threat = ThreatScorer::new().map_err(|error| error.to_string())?;
-        Ok(Self { threat, baselines, table, index, workers })
+        Ok(Self { in_force, threat, baselines, table, index, workers })
+    }
+
+    /// Takes in a control record: the next row is the first under what it says.
+    pub(crate) fn control(
+        &mut self,
+        offset: Offset,
+        clock: i64,
+        kind: &str,
+        body: &str,
+    ) -> Result<(), ControlError> {
+        if self.in_force.apply(offset, clock, kind, body)? == Change::Detectors {
+            let settings = &self.in_force.detectors.content;
+            let DetectorSettings { baseline, learning_events, threshold, .. } = *settings;
+            self.baselines.reconfigure(baseline, learning_events, threshold);
+        }
+        Ok(())
+    }
+
+    /// Whether this release has the operators in force (C3).
+    pub(crate) fn check(&self, offset: Offset) -> Result<(), ControlError> {
+        self.in_force.check(offset)
     }
 
     pub(crate) fn features(&mut self, batch: &RecordBatch) -> FrameFeatures {
@@ -118,12 +145,13 @@ pub(crate) struct Judged {
 /// The detectors that need an order over all rows.
 #[derive(Debug)]
 pub(crate) struct OrderedDetectors {
+    in_force: InForce,
     threat: ThreatScorer,
     norms: SourceNorms,
 }
 
 impl OrderedDetectors {
-    pub(crate) fn restore(norms: &[u8]) -> Result<Self, String> {
+    pub(crate) fn restore(norms: &[u8], in_force: InForce) -> Result<Self, String> {
         let norms = if norms.is_empty() {
             SourceNorms::new(DEFAULT_SOURCES)
         } else {
@@ -131,7 +159,23 @@ impl OrderedDetectors {
                 .map_err(|error| format!("its part 'norms': {error}"))?
         };
         let threat = ThreatScorer::new().map_err(|error| error.to_string())?;
-        Ok(Self { threat, norms })
+        Ok(Self { in_force, threat, norms })
+    }
+
+    /// What is in force for the next record.
+    pub(crate) fn in_force(&self) -> &InForce {
+        &self.in_force
+    }
+
+    /// Takes in a control record.
+    pub(crate) fn control(
+        &mut self,
+        offset: Offset,
+        clock: i64,
+        kind: &str,
+        body: &str,
+    ) -> Result<(), ControlError> {
+        self.in_force.apply(offset, clock, kind, body).map(drop)
     }
 
     pub(crate) fn save(&self) -> Vec<u8> {
@@ -147,7 +191,8 @@ impl OrderedDetectors {
         let mut judged = Judged::default();
         let rows = batch.num_rows();
         if let Some(features) = results.features {
-            let output = self.threat.combine(&features, batch, &self.norms);
+            let from = self.in_force.detectors.content.threat_threshold;
+            let output = self.threat.combine_from(&features, batch, &self.norms, from);
             self.norms.observe(features.quantised(), batch);
             judged.columns.push((Core::Entropy, Arc::new(features.entropy())));
             judged.columns.push((Core::ThreatScore, Arc::new(output.threat_score)));
@@ -193,6 +238,7 @@ impl OrderedDetectors {
                     ("baseline.location", anomaly.components.location),
                     ("baseline.type", anomaly.components.event_type),
                     ("baseline.failure", anomaly.components.failure),
+                    ("baseline.streak", anomaly.components.streak),
                 ],
             }));
         }
@@ -202,10 +248,4 @@ impl OrderedDetectors {
         }
         judged
     }
-}
-
-/// Whether two settings may share a checkpoint is the baselines' own affair; this only names modes.
-#[must_use]
-pub fn mode_of(streamguard: bool) -> Mode {
-    if streamguard { Mode::StreamGuard } else { Mode::Calibrated }
 }

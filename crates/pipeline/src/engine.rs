@@ -2,7 +2,8 @@
 
 use crate::checkpoint::{CheckpointStore, Loaded};
 use crate::committer::{CommitOptions, Committer};
-use crate::detectors::{DetectorOptions, OrderedDetectors, WorkerDetectors};
+use crate::control::InForce;
+use crate::detectors::{OrderedDetectors, WorkerDetectors};
 use crate::error::PipelineError;
 use crate::feed::Feed;
 use crate::finisher::Finisher;
@@ -23,7 +24,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How the engine is built.
+/// How the engine is built. Nothing here changes a result: what does comes out of the log
+/// ([`crate::control`]).
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Worker threads.
@@ -34,8 +36,6 @@ pub struct EngineOptions {
     pub queue_frames: usize,
     /// When to commit and to checkpoint.
     pub commit: CommitOptions,
-    /// The detectors' settings.
-    pub detectors: DetectorOptions,
 }
 
 /// What the engine is built upon.
@@ -120,7 +120,9 @@ impl Engine {
         };
         on.ledger.restore(&loaded.requests).map_err(|error| bad(error.to_string()))?;
         on.ledger.read_log(&on.log, state_from, log_end)?;
-        let ordered = OrderedDetectors::restore(&loaded.norms).map_err(bad)?;
+        let in_force = InForce::restore(&loaded.control)?;
+        in_force.check_newer(state_from)?;
+        let ordered = OrderedDetectors::restore(&loaded.norms, in_force.clone()).map_err(bad)?;
         let finisher = Arc::new(Finisher::new(
             ordered,
             Arc::clone(&on.tables),
@@ -143,8 +145,14 @@ impl Engine {
         let mut threads = Vec::new();
 
         for (index, queue) in queues.into_iter().enumerate() {
-            let detectors = WorkerDetectors::restore(options, index, workers, &loaded.baselines)
-                .map_err(bad)?;
+            let detectors = WorkerDetectors::restore(
+                options.partitions,
+                index,
+                workers,
+                &loaded.baselines,
+                in_force.clone(),
+            )
+            .map_err(bad)?;
             let worker = Worker {
                 index,
                 workers,
@@ -208,6 +216,12 @@ impl Engine {
             committed: self.committed.load(Ordering::Acquire),
             ready: visible >= self.target && self.fatal.borrow().is_none(),
         }
+    }
+
+    /// What is in force behind the last entry that is visible (C1).
+    #[must_use]
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.finisher.in_force()
     }
 
     /// The message of the first critical error, when there is one. The process has to stop then.

@@ -21,6 +21,8 @@ pub enum PipelineError {
         "checkpoint '{path}': {reason}; remove the newest checkpoint directory to fall back to the one before"
     )]
     Checkpoint { path: String, reason: String },
+    #[error(transparent)]
+    Control(#[from] crate::control::ControlError),
     #[error("the columns of the frame at offset {offset} do not fit together: {source}")]
     Columns { offset: u64, source: arrow::error::ArrowError },
     #[error("{what}: {source}; check the disk and start again")]
@@ -42,6 +44,7 @@ impl PipelineError {
             Self::Commit(error) => error.class(),
             Self::Refused(_)
             | Self::Checkpoint { .. }
+            | Self::Control(_)
             | Self::Columns { .. }
             | Self::Io { .. }
             | Self::Panicked(_) => ErrorClass::Critical,

@@ -5,12 +5,14 @@
 //! finisher for everything that is due; the others put theirs in the queue and go on.
 
 use crate::alerts;
+use crate::control::InForce;
 use crate::detectors::OrderedDetectors;
 use crate::error::PipelineError;
 use crate::flow::{InFlight, Results, Work, WorkKind};
 use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::metrics::{DetectorLabel, Metrics};
+use arc_swap::ArcSwap;
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::Schema;
 use palisade_event::column::Text;
@@ -32,6 +34,8 @@ pub(crate) struct Finisher {
     live: Arc<Live>,
     metrics: Metrics,
     visible: AtomicU64,
+    /// What is in force behind the last entry.
+    in_force: ArcSwap<InForce>,
     moved: (Mutex<()>, Condvar),
     /// Uncommitted bytes above which workers wait for the committer (M4).
     most_uncommitted: u64,
@@ -54,6 +58,7 @@ impl Finisher {
         most_uncommitted: u64,
     ) -> Self {
         Self {
+            in_force: ArcSwap::from_pointee(detectors.in_force().clone()),
             waiting: Mutex::default(),
             ordered: Mutex::new(Ordered { next: 0, detectors }),
             tables,
@@ -74,6 +79,11 @@ impl Finisher {
     /// Entries below this offset are visible.
     pub(crate) fn visible(&self) -> Offset {
         Offset(self.visible.load(Ordering::Acquire))
+    }
+
+    /// What is in force for the next entry.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
     }
 
     /// Waits until the visible position has moved, or the time is over.
@@ -107,6 +117,10 @@ impl Finisher {
             WorkKind::Entry(flight) => flight,
             WorkKind::Checkpoint(task) => {
                 task.part("norms".to_owned(), detectors.save());
+                match detectors.in_force().save() {
+                    Ok(bytes) => task.part("control".to_owned(), bytes),
+                    Err(error) => task.fail(error.to_string()),
+                }
                 return Ok(());
             }
         };
@@ -118,8 +132,14 @@ impl Finisher {
                 self.ledger.follow(flight.offset, &frame.requests);
                 self.finish_frame(detectors, flight, frame)?;
             }
-            Entry::Tick { clock, .. } => detectors.on_tick(*clock),
-            Entry::Control { .. } => {}
+            Entry::Tick { clock, .. } => {
+                detectors.in_force().check(flight.offset)?;
+                detectors.on_tick(*clock);
+            }
+            Entry::Control { clock, kind, body } => {
+                detectors.control(flight.offset, *clock, kind, body)?;
+                self.in_force.store(Arc::new(detectors.in_force().clone()));
+            }
         }
         let visible = flight.offset.next();
         if flight.full {

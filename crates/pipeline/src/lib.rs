@@ -5,10 +5,12 @@
 //! but [`clock`] reads a clock for anything that can change a result; `Instant` serves metrics and the
 //! pacing of commits only, and where a commit falls is invisible in the rows (I3, M3).
 
+pub mod activate;
 pub mod alerts;
 mod checkpoint;
 pub mod clock;
 mod committer;
+pub mod control;
 pub mod detectors;
 mod engine;
 pub mod error;

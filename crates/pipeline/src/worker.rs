@@ -60,13 +60,16 @@ impl Worker {
 
     fn take(&mut self, work: &Work) -> Result<(), PipelineError> {
         match &work.kind {
-            WorkKind::Entry(flight) => {
-                if let Entry::Frame(frame) = flight.entry.as_ref()
-                    && frame.stream == EVENTS
-                {
+            WorkKind::Entry(flight) => match flight.entry.as_ref() {
+                Entry::Frame(frame) if frame.stream == EVENTS => {
+                    self.detectors.check(flight.offset)?;
                     self.judge(work.number, flight, &frame.batch);
                 }
-            }
+                Entry::Control { clock, kind, body } => {
+                    self.detectors.control(flight.offset, *clock, kind, body)?;
+                }
+                Entry::Frame(_) | Entry::Tick { .. } => {}
+            },
             WorkKind::Checkpoint(task) => {
                 // A second checkpoint is only asked for when the first is complete.
                 let begun = Instant::now();

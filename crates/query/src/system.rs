@@ -1,7 +1,8 @@
 //! The system tables: what a tenant may know about how its data is kept and about its own queries.
 //!
 //! Of a segment that several tenants share, a tenant sees its own number of rows and the bytes in
-//! proportion, and no bounds of time, which could be others'.
+//! proportion, and no bounds of time, which could be others'. Offsets number the entries of the one log that all
+//! tenants share, as `/readyz` shows them to everybody; rows are counted of the tenant alone.
 
 use crate::log::LoggedQuery;
 use datafusion::arrow::array::{

@@ -116,12 +116,13 @@ impl Tables {
         epoch: u64,
         report: &mut MaintenanceReport,
     ) -> Result<(), TableError> {
-        if self.options.retention.is_empty() {
+        let retention = self.retention();
+        if retention.is_empty() {
             return Ok(());
         }
         let mut expired: Vec<u64> = Vec::new();
         for segment in self.list() {
-            let cutoffs = Cutoffs::of(&self.options.retention, &segment.meta.table, now);
+            let cutoffs = Cutoffs::of(&retention, &segment.meta.table, now);
             if cutoffs.judge(&segment.meta) == Expiry::Drop {
                 expired.push(segment.meta.id);
             }
@@ -136,8 +137,9 @@ impl Tables {
 
     /// The next merge, or the next rewrite for retention.
     fn next_job(&self, now: i64, state: &MaintenanceState) -> Option<Job> {
+        let retention = self.retention();
         for table in self.names() {
-            let cutoffs = Cutoffs::of(&self.options.retention, &table, now);
+            let cutoffs = Cutoffs::of(&retention, &table, now);
             let mut segments: Vec<Arc<SegmentFile>> =
                 self.list().into_iter().filter(|segment| segment.meta.table == table).collect();
             segments.sort_by_key(|segment| (segment.meta.from, segment.meta.to, segment.meta.id));

@@ -52,6 +52,8 @@ pub struct Tables {
     pub(crate) dir: PathBuf,
     pub(crate) commits: Arc<dyn Commits>,
     pub(crate) options: TableOptions,
+    /// How long rows are kept now.
+    retention: Mutex<Arc<Vec<RetentionRule>>>,
     state: Mutex<State>,
     /// Held while the catalog's manifest and ours change together.
     manifest: Mutex<()>,
@@ -110,6 +112,7 @@ impl Tables {
         Self {
             dir: dir.to_owned(),
             commits,
+            retention: Mutex::new(Arc::new(options.retention.clone())),
             options,
             state: Mutex::default(),
             manifest: Mutex::default(),
@@ -117,6 +120,15 @@ impl Tables {
             maintaining: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Keeps rows for other times from the next maintenance step on.
+    pub fn set_retention(&self, rules: Vec<RetentionRule>) {
+        *self.retention.lock() = Arc::new(rules);
+    }
+
+    pub(crate) fn retention(&self) -> Arc<Vec<RetentionRule>> {
+        Arc::clone(&self.retention.lock())
     }
 
     /// Appends the rows that an entry of the log has in a table. Called in the order of offsets; the

@@ -527,6 +527,10 @@ fn old_rows_go_by_tenant_and_files_only_when_nobody_reads_them() {
     drop(snapshot);
     assert_eq!(tables.maintain(1751, epoch).unwrap().deleted, 2);
     assert_eq!(files(dir.path()).len(), 4);
+    // Other rules hold from the next step on.
+    tables.set_retention(Vec::new());
+    assert_eq!(tables.maintain(10_000, epoch).unwrap().dropped, 0);
+    tables.set_retention(vec![keep(None, 1000), keep(Some("t1"), 5000)]);
     assert_eq!(tables.maintain(10_000, epoch).unwrap().dropped, 2);
     assert_eq!(tables.snapshot("events").segments.len(), 0);
 }

@@ -215,6 +215,19 @@ impl Baselines {
         &self.options
     }
 
+    /// Scores with other settings from the next event on; what was learned stays. Whether a user counts as
+    /// learned follows `learning_events` at once, as it would after a restore under the new settings, so
+    /// a replay across this place gives the same state: when it changes, all users are walked over.
+    pub fn reconfigure(&mut self, mode: Mode, learning_events: u32, threshold: f32) {
+        let changed = self.options.learning_events != learning_events;
+        self.options.mode = mode;
+        self.options.threshold = threshold;
+        self.options.learning_events = learning_events;
+        if changed {
+            self.store.mark_all_learned(learning_events);
+        }
+    }
+
     /// How many users are known.
     #[must_use]
     pub fn users(&self) -> usize {
@@ -332,7 +345,7 @@ impl Baselines {
             events if events < self.options.learning_events => 1,
             _ => 3,
         };
-        if head.events == self.options.learning_events {
+        if head.events == self.options.learning_events.max(1) {
             self.store.mark_learned(handle);
         }
         score

@@ -278,6 +278,23 @@ impl Store {
         }
     }
 
+    /// Marks every user anew: learned from so many events on.
+    pub(crate) fn mark_all_learned(&mut self, learning_events: u32) {
+        let Self { small, large, slots, .. } = self;
+        for place in
+            slots.iter_mut().flat_map(|users| &mut users.ring).filter(|place| **place != NONE)
+        {
+            let handle = *place & !LEARNED;
+            let head = if handle & LARGE == 0 {
+                small.get(handle).map(|record| &record.head)
+            } else {
+                large.get(handle & !LARGE).map(|record| &record.head)
+            };
+            let learned = head.is_some_and(|head| head.events >= learning_events);
+            *place = if learned { handle | LEARNED } else { handle };
+        }
+    }
+
     /// Removes a user; its place in the ring stays, empty.
     pub(crate) fn forget(&mut self, slot: u16, handle: u32) {
         let Some(&Head { key, position, .. }) = self.head(handle) else { return };

@@ -27,7 +27,7 @@ use palisade_event::column::Text;
 use palisade_event::schema::Core;
 use std::sync::Arc;
 
-/// The score from which on a row makes an alert.
+/// The score from which on a row makes an alert, unless another is asked for.
 pub const ALERT_FROM: f32 = 0.7;
 
 const ATTACK: f32 = 0.85;
@@ -39,6 +39,8 @@ const OUTCOME: f32 = 0.15;
 /// How bad an alert is, by its score: medium from 0.7, high from 0.8, critical from 0.9.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
+    /// Below 0.7, where alerts are asked for from a lower score on.
+    Low,
     /// From 0.7.
     Medium,
     /// From 0.8.
@@ -48,14 +50,15 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// The severity of a score; `None` below [`ALERT_FROM`].
+    /// The severity of a score; `None` below the score from which on alerts are asked for.
     #[must_use]
-    pub fn of(score: f32) -> Option<Self> {
+    pub fn of(score: f32, alert_from: f32) -> Option<Self> {
         match score {
+            s if s < alert_from => None,
             s if s >= 0.9 => Some(Self::Critical),
             s if s >= 0.8 => Some(Self::High),
-            s if s >= ALERT_FROM => Some(Self::Medium),
-            _ => None,
+            s if s >= 0.7 => Some(Self::Medium),
+            _ => Some(Self::Low),
         }
     }
 
@@ -63,6 +66,7 @@ impl Severity {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Low => "low",
             Self::Medium => "medium",
             Self::High => "high",
             Self::Critical => "critical",
@@ -70,7 +74,7 @@ impl Severity {
     }
 }
 
-/// A row whose score reached [`ALERT_FROM`].
+/// A row whose score reached what alerts are asked for from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThreatAlert {
     /// The row in the batch.
@@ -137,6 +141,18 @@ impl ThreatScorer {
         batch: &RecordBatch,
         norms: &SourceNorms,
     ) -> ThreatOutput {
+        self.combine_from(features, batch, norms, ALERT_FROM)
+    }
+
+    /// As [`Self::combine`], with alerts from another score on.
+    #[must_use]
+    pub fn combine_from(
+        &self,
+        features: &Features,
+        batch: &RecordBatch,
+        norms: &SourceNorms,
+        alert_from: f32,
+    ) -> ThreatOutput {
         let inputs = Inputs::of(batch);
         let rows = batch.num_rows();
         // What is left when the signs are taken away: 1 − score.
@@ -165,7 +181,7 @@ impl ThreatScorer {
             .iter()
             .enumerate()
             .filter_map(|(row, score)| {
-                let severity = Severity::of(*score)?;
+                let severity = Severity::of(*score, alert_from)?;
                 let class = features.hit(row).and_then(super::features::Hit::class);
                 let reasons = self.reasons(features, &inputs, norms, row);
                 Some(ThreatAlert { row, score: *score, severity, class, reasons })

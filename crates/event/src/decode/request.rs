@@ -69,7 +69,7 @@ pub struct RequestContext<'a> {
 
 impl RequestContext<'_> {
     pub(super) fn is_live(&self) -> bool {
-        self.domain.is_none_or(|domain| domain == "live")
+        crate::domain::is_live(self.domain)
     }
 }
 

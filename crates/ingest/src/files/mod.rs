@@ -4,8 +4,9 @@
 //! concatenated values, syslog and plain text are read; binaries are skipped with a reason. A file is
 //! read in parts of at most about 4 MiB, so memory stays flat.
 //!
-//! Every record of a load has the source `file:<name>` and the domain `load:<hash>` (T2). A part's
-//! idempotency key comes from the file's content up to it (L4): loading the same files again within
+//! Every record of a load has the source `file:<name>` and the domain `load:<hash>` (T2). The domain's start
+//! stands in the log before the first record and its end behind the last; a load that breaks off leaves it
+//! open, and loading the same files again goes on in it and ends it. A part's idempotency key comes from the file's content up to it (L4): loading the same files again within
 //! 24 hours, after a crash for example, doubles nothing, and of a file that grew only the last part
 //! and what is new are loaded.
 
@@ -14,7 +15,7 @@ pub mod recognise;
 pub mod split;
 pub mod walk;
 
-use crate::submit::{Receipt, Submission, Submit, SubmitError};
+use crate::submit::{DomainTurn, Receipt, Submission, Submit, SubmitError};
 use crate::syslog::Context;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -198,6 +199,9 @@ pub async fn load(
     progress: &mut (dyn FnMut(&Progress<'_>) + Send),
 ) -> Result<LoadReport, LoadError> {
     let mut load = Load::new(&plan, options);
+    if let Err(error) = load.turn(submit, DomainTurn::Starts).await {
+        return Err(LoadError::Submit { error, report: Box::new(load.report) });
+    }
     let count = Arc::clone(&load.count);
     let bounds = Bounds { chunk: options.chunk_bytes.max(1), record: options.record_bytes.max(1) };
     let context = Context { now: options.now, utc_offset_minutes: options.utc_offset_minutes };
@@ -237,6 +241,10 @@ pub async fn load(
     }
     // A reader that panicked has said so; its file is reported as far as it came.
     let _ = reader.await;
+    // Everything is durable, so the end stands behind all of it.
+    if let Err(error) = load.turn(submit, DomainTurn::Ends).await {
+        return Err(LoadError::Submit { error, report: Box::new(load.report) });
+    }
     load.report.files.extend(plan.skipped.into_iter().map(|(path, reason)| FileReport {
         path,
         skipped: Some(reason),
@@ -277,6 +285,18 @@ impl<'a> Load<'a> {
             accepted: 0,
             refused: 0,
         }
+    }
+
+    /// Starts or ends the domain; a load without a file has none.
+    async fn turn(&self, submit: &dyn Submit, turn: DomainTurn) -> Result<(), SubmitError> {
+        while !self.sources.is_empty() {
+            let domain = Arc::clone(&self.domain);
+            match submit.turn_domain(self.options.tenant.clone(), domain, turn).await {
+                Err(SubmitError::Busy { retry_after_ms }) => wait(retry_after_ms).await,
+                other => return other,
+            }
+        }
+        Ok(())
     }
 
     fn submission(&mut self, number: usize, chunk: Chunk, plan: &Plan) -> Submission {
@@ -363,11 +383,12 @@ fn source(path: &Path) -> Arc<str> {
 async fn until_taken(submit: &dyn Submit, submission: Submission) -> Result<Receipt, SubmitError> {
     loop {
         match submit.submit(submission.clone()).await {
-            Err(SubmitError::Busy { retry_after_ms }) => {
-                let wait = Duration::from_millis(retry_after_ms.clamp(1, 2000));
-                tokio::time::sleep(wait).await;
-            }
+            Err(SubmitError::Busy { retry_after_ms }) => wait(retry_after_ms).await,
             other => return other,
         }
     }
+}
+
+async fn wait(milliseconds: u64) {
+    tokio::time::sleep(Duration::from_millis(milliseconds.clamp(1, 2000))).await;
 }

@@ -42,6 +42,8 @@ pub(super) struct Decoder {
     /// Keys of bulk items whose rows are in the open frame.
     begun: HashSet<(String, String), foldhash::fast::FixedState>,
     opened: Option<Instant>,
+    /// Which setting of the bounds the builder has.
+    limits_set: u64,
 }
 
 /// What became of the records of one submission.
@@ -82,6 +84,7 @@ impl Decoder {
             requests: Vec::new(),
             begun: HashSet::default(),
             opened: None,
+            limits_set: 0,
         }
     }
 
@@ -131,6 +134,11 @@ impl Decoder {
         let on = &shared.on;
         let clock = on.clock.now();
         if self.opened.is_none() {
+            let set = shared.limits_set.load(Ordering::Acquire);
+            if set != self.limits_set {
+                self.limits_set = set;
+                self.builder.set_limits(shared.limits.lock().clone());
+            }
             self.opened = Some(Instant::now());
             if let Some(open) = self.shared.open.get(self.index) {
                 open.store(clock, Ordering::Release);

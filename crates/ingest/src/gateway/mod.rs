@@ -11,16 +11,17 @@
 mod decoder;
 mod letters;
 
-use crate::submit::{Receipt, Submission, Submit, SubmitError, Submitted};
+use crate::submit::{DomainTurn, Receipt, Submission, Submit, SubmitError, Submitted, Turned};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use decoder::Decoder;
 use palisade_detect::reputation::{Lists, sender_refused};
-use palisade_event::Entry;
 use palisade_event::decode::DecodeLimits;
 use palisade_event::id::GatewayIdentity;
-use palisade_log::Log;
+use palisade_event::{Entry, ErrorClass, TenantId};
+use palisade_log::{Log, LogError};
 use palisade_pipeline::clock::Clock;
+use palisade_pipeline::control;
 use palisade_pipeline::ledger::{Ledger, Verdict};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::{Metrics, StageLabel};
@@ -101,6 +102,10 @@ struct Shared {
     on: GatewayFoundations,
     options: GatewayOptions,
     stopping: AtomicBool,
+    /// The bounds of the decoders in force, and how often they were set.
+    limits: Mutex<DecodeLimits>,
+    limits_set: AtomicU64,
+    queue_bytes: AtomicUsize,
     next_request: AtomicU64,
     waiting_bytes: AtomicUsize,
     /// Submissions that have no answer yet.
@@ -139,6 +144,9 @@ impl Gateway {
             crossbeam_channel::bounded(options.queue_requests.max(1));
         let shared = Arc::new(Shared {
             on,
+            limits: Mutex::new(options.limits.clone()),
+            limits_set: AtomicU64::new(0),
+            queue_bytes: AtomicUsize::new(options.queue_bytes),
             options,
             stopping: AtomicBool::new(false),
             next_request: AtomicU64::new(0),
@@ -186,6 +194,38 @@ impl Gateway {
         &self.shared.on.lists
     }
 
+    /// Sets other bounds of records and of the bytes that may wait, from the next frame on.
+    pub fn set_limits(&self, limits: DecodeLimits, queue_bytes: usize) {
+        *self.shared.limits.lock() = limits;
+        self.shared.queue_bytes.store(queue_bytes, Ordering::Release);
+        self.shared.limits_set.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Appends a control record and waits until it is durable. What was acknowledged before stands before
+    /// it in the log.
+    fn write_turn(
+        &self,
+        tenant: &TenantId,
+        domain: &str,
+        turn: DomainTurn,
+    ) -> Result<(), SubmitError> {
+        let on = &self.shared.on;
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(SubmitError::Stopped);
+        }
+        let ends = turn == DomainTurn::Ends;
+        let entry = control::domain(on.clock.now(), tenant.as_str(), domain, ends)
+            .map_err(|error| SubmitError::Invalid(error.to_string()))?;
+        match on.log.append_and_wait(entry) {
+            Ok(_) => Ok(()),
+            Err(LogError::DiskLow { .. }) => Err(SubmitError::DiskLow),
+            Err(error) if error.class() == ErrorClass::Transient => {
+                Err(SubmitError::Busy { retry_after_ms: self.shared.options.retry_after_ms })
+            }
+            Err(_) => Err(SubmitError::Stopped),
+        }
+    }
+
     /// Hands a job to the decoders; what can't be taken comes back.
     fn enqueue(&self, job: Job) -> Result<(), Box<(SubmitError, Job)>> {
         let jobs = self.jobs.lock().clone();
@@ -209,6 +249,15 @@ impl Submit for Arc<Gateway> {
     fn submit(&self, submission: Submission) -> Submitted {
         let gateway = Self::clone(self);
         Box::pin(async move { gateway.take(submission).await })
+    }
+
+    fn turn_domain(&self, tenant: TenantId, domain: Arc<str>, turn: DomainTurn) -> Turned {
+        let gateway = Self::clone(self);
+        Box::pin(async move {
+            let written =
+                tokio::task::spawn_blocking(move || gateway.write_turn(&tenant, &domain, turn));
+            written.await.unwrap_or(Err(SubmitError::Stopped))
+        })
     }
 }
 
@@ -287,7 +336,7 @@ impl Gateway {
         let bytes = submission.body.bytes();
         let waiting = shared.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
         // One request may always wait, however large the doors let it be.
-        if waiting > 0 && waiting + bytes > shared.options.queue_bytes {
+        if waiting > 0 && waiting + bytes > shared.queue_bytes.load(Ordering::Relaxed) {
             shared.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
             metrics.requests_busy.inc();
             return Err(SubmitError::Busy { retry_after_ms: shared.options.retry_after_ms });

@@ -3,7 +3,7 @@
 use crate::recorder::{Server, call, read_answer, server, server_with};
 use palisade_ingest::body::BodyLimits;
 use palisade_ingest::serve::ServerLimits;
-use palisade_ingest::submit::{Body, SubmitError};
+use palisade_ingest::submit::{Body, DomainTurn, SubmitError};
 use serde_json::json;
 use std::io::Write;
 use std::time::Duration;
@@ -370,4 +370,34 @@ async fn too_many_records_are_refused_before_they_are_listed() {
     let server = crate::recorder::server(true, limits).await;
     let answer = call(server.address, "POST", PATH, &text, lines(400_000).as_bytes()).await;
     assert_eq!((answer.status, answer.header("retry-after").as_deref()), (429, Some("1")));
+}
+
+/// T2 over HTTP: a domain's start and end become control records of the key's tenant.
+#[tokio::test]
+async fn domains_start_and_end() {
+    let server = server(false, BodyLimits::default()).await;
+    let key = [("authorization", "Bearer good")];
+    let post = |path: &'static str, headers: &'static [(&str, &str)]| {
+        call(server.address, "POST", path, headers, b"")
+    };
+    assert_eq!(post("/api/v1/domains/load%3A1/start", &[]).await.status, 401);
+    assert_eq!(
+        post("/api/v1/domains/load%3A1/start", &[("authorization", "Bearer reader")]).await.status,
+        403
+    );
+    for (path, status) in [
+        ("/api/v1/domains/load%3A1/start", 204),
+        ("/api/v1/domains/load%3A1/end", 204),
+        ("/api/v1/domains/load%3A1/pause", 404),
+        ("/api/v1/domains/live/end", 400),
+        ("/api/v1/domains/a%20b/end", 400),
+    ] {
+        let answer = call(server.address, "POST", path, &key, b"").await;
+        assert_eq!(answer.status, status, "{path} {answer:?}");
+    }
+    let turn = |turn| ("acme".to_owned(), "load:1".to_owned(), turn, 0, 0);
+    assert_eq!(
+        *server.recorder.turns.lock().unwrap(),
+        [turn(DomainTurn::Starts), turn(DomainTurn::Ends)]
+    );
 }

@@ -6,7 +6,9 @@ use palisade_ingest::body::BodyLimits;
 use palisade_ingest::http::HttpDoors;
 use palisade_ingest::metrics::DoorMetrics;
 use palisade_ingest::serve::{ServerLimits, serve};
-use palisade_ingest::submit::{Body, Receipt, Submission, Submit, SubmitError, Submitted};
+use palisade_ingest::submit::{
+    Body, DomainTurn, Receipt, Submission, Submit, SubmitError, Submitted, Turned,
+};
 use palisade_ingest::{elastic, http};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -22,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Recorder {
     /// What was taken.
     pub(crate) taken: Mutex<Vec<Submission>>,
+    /// Turns of domains, with how many submissions were taken and how many answered before.
+    pub(crate) turns: Mutex<Vec<(String, String, DomainTurn, usize, usize)>>,
+    /// How many submissions were answered.
+    pub(crate) answered: Arc<Mutex<usize>>,
     /// Errors to give before taking more.
     pub(crate) script: Mutex<VecDeque<SubmitError>>,
     /// How long durability takes.
@@ -162,12 +168,21 @@ impl Submit for Recorder {
             held.0 += held_bytes;
             held.1 = held.1.max(held.0);
         }
+        let answered = Arc::clone(&self.answered);
         Box::pin(async move {
             tokio::time::sleep(delay).await;
             waiting.lock().unwrap().0 -= bytes;
             held.lock().unwrap().0 -= held_bytes;
+            *answered.lock().unwrap() += 1;
             Ok(receipt)
         })
+    }
+
+    fn turn_domain(&self, tenant: TenantId, domain: Arc<str>, turn: DomainTurn) -> Turned {
+        let (taken, answered) = (self.count(), *self.answered.lock().unwrap());
+        let tenant = tenant.as_str().to_owned();
+        self.turns.lock().unwrap().push((tenant, domain.to_string(), turn, taken, answered));
+        Box::pin(async { Ok(()) })
     }
 }
 

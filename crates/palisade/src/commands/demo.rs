@@ -2,12 +2,16 @@
 
 use crate::Outcome;
 use crate::config::Config;
+use crate::reload::Source;
 use crate::server::{Failure, Server};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use palisade_event::TenantId;
+use palisade_ingest::submit::DomainTurn;
 use palisade_testkit::load::{Connection, Target};
 use palisade_testkit::simulator::{Detection, Simulator, SimulatorOptions, evaluate};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Records in one request of the simulator.
@@ -43,7 +47,7 @@ impl Demo {
             }
             std::fs::remove_dir_all(&config.data)?;
         }
-        let server = Server::start(&config)?;
+        let server = Server::start(&config, Source::default())?;
         let url = server.url();
         println!("Palisade listens on {url}, data in {}", config.data.display());
         println!(
@@ -93,6 +97,12 @@ fn send(server: &Server, simulator: &mut Simulator, seed: u64) -> Result<u64, Fa
         path: format!("/api/v1/streams/events/records?source=simulator&domain=simulated-{seed}"),
         headers: String::new(),
     };
+    // A historical load: its domain starts before and ends behind its records (T2).
+    let turn = |turn: DomainTurn| {
+        let domain = Arc::from(format!("simulated-{seed}"));
+        server.block_on(server.submit().turn_domain(TenantId::default_tenant(), domain, turn))
+    };
+    turn(DomainTurn::Starts)?;
     let bar = ProgressBar::new(simulator.total()).with_style(ProgressStyle::with_template(
         "{elapsed_precise} {wide_bar} {human_pos}/{human_len} records, {per_sec}, {eta} left",
     )?);
@@ -104,6 +114,7 @@ fn send(server: &Server, simulator: &mut Simulator, seed: u64) -> Result<u64, Fa
         let records = simulator.fill(&mut body, BATCH);
         if records == 0 {
             bar.finish_and_clear();
+            turn(DomainTurn::Ends)?;
             return Ok(sent);
         }
         loop {

@@ -3,7 +3,9 @@
 use crate::Outcome;
 use crate::client::Client;
 use crate::config::Config;
+use crate::server::Failure;
 use clap::{Args, Subcommand};
+use serde::Deserialize;
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -86,23 +88,33 @@ fn checked(id: &str) -> Result<&str, String> {
     }
 }
 
-fn show_list(text: &str) -> Result<(), serde_json::Error> {
-    let answer: serde_json::Value = serde_json::from_str(text)?;
-    let letters = ["dead_letters", "items", "letters"]
-        .iter()
-        .find_map(|name| answer.get(name).and_then(serde_json::Value::as_array))
-        .or(answer.as_array());
-    println!("{:<32}  {:<24} {:<9} {:<16} REASON", "ID", "TIME", "STATE", "SOURCE");
-    for letter in letters.into_iter().flatten() {
-        let field = |name: &str| letter[name].as_str().unwrap_or("-").to_owned();
-        println!(
-            "{:<32}  {:<24} {:<9} {:<16} {}",
-            field("dead_letter_id"),
-            field("time"),
-            field("state"),
-            field("source"),
-            field("reason")
-        );
+/// A page of letters as the server gives it (`/api/v1/dead-letters`).
+#[derive(Debug, Deserialize)]
+struct Page {
+    letters: Vec<Letter>,
+    /// The cursor of the next page.
+    next: Option<String>,
+}
+
+/// What is shown of a letter.
+#[derive(Debug, Deserialize)]
+struct Letter {
+    dead_letter_id: String,
+    time: String,
+    state: String,
+    source: String,
+    reason: String,
+}
+
+fn show_list(text: &str) -> Result<(), Failure> {
+    let page: Page = serde_json::from_str(text)
+        .map_err(|error| format!("the server's answer is not understood: {error}"))?;
+    println!("{:<32}  {:<27} {:<9} {:<16} REASON", "ID", "TIME", "STATE", "SOURCE");
+    for Letter { dead_letter_id, time, state, source, reason } in &page.letters {
+        println!("{dead_letter_id:<32}  {time:<27} {state:<9} {source:<16} {reason}");
+    }
+    if page.next.is_some() {
+        eprintln!("There are more; --limit shows up to 1000.");
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::Outcome;
 use crate::client::{Client, RemoteDoor};
 use crate::config::Config;
+use crate::reload::Source;
 use crate::server::{Failure, Server};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -52,7 +53,7 @@ impl Ingest {
         alone.http.listen = ([127, 0, 0, 1], 0).into();
         alone.http.tls = None;
         alone.listeners.clear();
-        let server = Server::start(&alone)?;
+        let server = Server::start(&alone, Source::default())?;
         let submit = Arc::clone(server.submit());
         let report = server.block_on(self.load(submit.as_ref()));
         if !server.stop(Duration::from_secs(600)) {

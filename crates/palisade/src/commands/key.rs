@@ -71,7 +71,7 @@ impl Key {
                 let scopes = scope_set(&scopes)?;
                 audit(&catalog, now, &tenant, "key:create", &name).await?;
                 let key = catalog.create_key(&tenant, &name, scopes, expires, now).await?;
-                println!("{}", key.secret());
+                println!("{}", key.text);
                 eprintln!(
                     "This key is shown once. Send it as 'Authorization: Bearer KEY'; `palisade key revoke {}` ends it.",
                     key.id

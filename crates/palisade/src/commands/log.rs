@@ -4,6 +4,7 @@ use crate::Outcome;
 use crate::config::Config;
 use crate::server::check_data;
 use clap::{Args, Subcommand};
+use palisade_event::time::rfc3339;
 use palisade_log::disk::RealDisk;
 use std::process::ExitCode;
 
@@ -18,6 +19,8 @@ pub(crate) struct Log {
 enum Verb {
     /// List the segment files with what is in them.
     Inspect,
+    /// List the control records: what came into force where, and which historical loads began and ended.
+    Control,
     /// Check every checksum; names file and byte of the first problem. Exit code 1 when there is one.
     Verify,
 }
@@ -50,6 +53,13 @@ impl Log {
                     );
                 }
                 Ok(ExitCode::from(u8::from(bad)))
+            }
+            Verb::Control => {
+                println!("{:>12}  {:<27} {:<14} WHAT", "OFFSET", "TIME", "KIND");
+                palisade_log::controls(&RealDisk, &directory, |offset, clock, kind, body| {
+                    println!("{:>12}  {:<27} {kind:<14} {body}", offset.0, rfc3339(clock));
+                })?;
+                Ok(ExitCode::SUCCESS)
             }
             Verb::Verify => {
                 let committed = None;

@@ -3,6 +3,7 @@
 use crate::Outcome;
 use crate::client::Client;
 use crate::config::Config;
+use crate::reload::Source;
 use crate::server::{Server, check_data};
 use clap::Args;
 use std::io::{IsTerminal, Read, Write};
@@ -40,7 +41,8 @@ impl Query {
         let mut alone = config.clone();
         alone.http.listen = ([127, 0, 0, 1], 0).into();
         alone.http.tls = None;
-        let server = Server::start(&alone)?;
+        alone.listeners.clear();
+        let server = Server::start(&alone, Source::only_to_ask())?;
         if !server.engine().wait_visible(Duration::from_secs(600)) {
             return Err("the log could not be read to its end; see `palisade log verify`".into());
         }

@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::config::Config;
+use crate::reload::Source;
 use crate::server::Server;
 use clap::Args;
 use std::process::ExitCode;
@@ -16,8 +17,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn run(self, config: &Config) -> Outcome {
-        let server = Server::start(config)?;
+    pub(crate) fn run(self, config: &Config, source: Source) -> Outcome {
+        let server = Server::start(config, source)?;
         let url = server.url();
         println!("Palisade listens on {url}, data in {}", config.data.display());
         println!("  send   curl {url}/api/v1/streams/events/records --data-binary @events.jsonl");

@@ -1,6 +1,8 @@
 //! Loading: file, then environment, then flags; errors name the place and what was meant.
 
 use super::Config;
+use super::suggest::hint;
+use palisade_api::HostNames;
 use palisade_ingest::listener::check_listener;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -27,16 +29,18 @@ pub(crate) fn load(
             .map_err(|source| ConfigError::Read { path: place.clone(), source })?;
         // Typed first, because only then errors carry the line.
         serde_saphyr::from_str::<Config>(&text)
-            .map_err(|error| wrong(&place, &error.to_string()))?;
-        value = serde_saphyr::from_str(&text).map_err(|error| wrong(&place, &error.to_string()))?;
+            .map_err(|error| wrong_yaml(&place, &text, &error))?;
+        value = serde_saphyr::from_str(&text).map_err(|error| wrong_yaml(&place, &text, &error))?;
     }
     let place = match file {
         Some(path) => format!("{} with the environment", path.display()),
         None => "in the environment".to_owned(),
     };
     overlay(&mut value, environment);
-    let config: Config =
-        serde_json::from_value(value).map_err(|error| wrong(&place, &error.to_string()))?;
+    let config: Config = serde_json::from_value(value.clone()).map_err(|error| {
+        let hint = hint(&value, &super::schema());
+        ConfigError::Wrong { place: place.clone(), reason: error.to_string(), hint }
+    })?;
     check(&config, &place)?;
     Ok(config)
 }
@@ -71,7 +75,7 @@ fn put(at: &mut Value, path: &[&str], new: Value) {
 }
 
 /// What types alone can't say.
-fn check(config: &Config, place: &str) -> Result<(), ConfigError> {
+pub(crate) fn check(config: &Config, place: &str) -> Result<(), ConfigError> {
     let wrong = |reason: String| ConfigError::Wrong {
         place: place.to_owned(),
         reason,
@@ -92,6 +96,18 @@ fn check(config: &Config, place: &str) -> Result<(), ConfigError> {
     if !(0.0..=1.0).contains(&config.detect.threshold) {
         return Err(wrong("detect.threshold must be 0 to 1".into()));
     }
+    if !(0.0..=1.0).contains(&config.detect.threat_threshold) {
+        return Err(wrong("detect.threat_threshold must be 0 to 1".into()));
+    }
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.logging.level) {
+        return Err(wrong(format!(
+            "logging.level '{}' is no filter: {error}",
+            config.logging.level
+        )));
+    }
+    if let Some(name) = config.http.names.iter().find(|name| !HostNames::is_name(name)) {
+        return Err(wrong(format!("http.names: '{name}' is no host name; leave the port out")));
+    }
     if config.disk.keep_free_percent > 90 {
         return Err(wrong("disk.keep_free_percent must be 0 to 90".into()));
     }
@@ -104,41 +120,18 @@ fn check(config: &Config, place: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn wrong(place: &str, reason: &str) -> ConfigError {
+/// An error of the YAML library, with the line and column that it names and a hint from our own schema.
+fn wrong_yaml(path: &str, text: &str, error: &serde_saphyr::Error) -> ConfigError {
+    let written: Option<Value> = serde_saphyr::from_str(text).ok();
+    let place = match error.location() {
+        Some(at) => format!("{path}:{}:{}", at.line(), at.column()),
+        None => path.to_owned(),
+    };
     ConfigError::Wrong {
-        place: place.to_owned(),
-        reason: reason.to_owned(),
-        hint: suggestion(reason).unwrap_or_default(),
+        place,
+        reason: error.to_string(),
+        hint: written.map_or_else(String::new, |written| hint(&written, &super::schema())),
     }
-}
-
-/// For serde's "unknown field `x`, expected one of `a`, `b`": the nearest known name.
-fn suggestion(reason: &str) -> Option<String> {
-    let rest = reason.split("unknown field").nth(1)?;
-    let mut names = rest.split('`').skip(1).step_by(2);
-    let unknown = names.next()?;
-    let nearest = names.min_by_key(|name| distance(unknown, name))?;
-    (distance(unknown, nearest) <= 3).then(|| format!(" (did you mean '{nearest}'?)"))
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (y, cell) in b.iter().zip(row.iter_mut().skip(1)) {
-            let above = *cell;
-            left = (diagonal + usize::from(x != *y)).min(above + 1).min(left + 1);
-            diagonal = above;
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -185,12 +178,5 @@ mod tests {
         let open = "http: {listen: '0.0.0.0:7300'}";
         assert!(load_text(open, &[]).unwrap_err().to_string().contains("allow_plaintext"));
         assert!(load_text(open, &[("PALISADE_HTTP__ALLOW_PLAINTEXT", "true")]).is_ok());
-    }
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("lissten", "listen"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", "abc"), 0);
     }
 }

@@ -6,9 +6,10 @@
 //! to [`Config::default`]. Checking a configuration opens no file but itself and no socket.
 
 mod load;
+mod suggest;
 mod units;
 
-pub(crate) use load::{ConfigError, load};
+pub(crate) use load::{ConfigError, check, load};
 pub(crate) use units::{Size, Span};
 
 use palisade_ingest::listener::ListenerConfig;
@@ -62,6 +63,10 @@ pub(crate) struct Http {
     pub(crate) allow_plaintext: bool,
     /// Connections at a time; further ones wait.
     pub(crate) max_connections: usize,
+    /// Further names by which this server is reached, without a port. While no key exists, a request that
+    /// names another host than loopback or one of these is refused: a page of another site that lets its
+    /// own name point here could read everything (DNS rebinding).
+    pub(crate) names: Vec<String>,
 }
 
 /// Bounds of what senders may send.
@@ -74,8 +79,6 @@ pub(crate) struct Limits {
     pub(crate) decompressed: Size,
     /// One record.
     pub(crate) record: Size,
-    /// One line of a text protocol.
-    pub(crate) line: Size,
     /// Nesting of JSON.
     pub(crate) depth: usize,
     /// Keys of one record.
@@ -126,6 +129,8 @@ pub(crate) struct Detect {
     pub(crate) learning_events: u32,
     /// From this score on an event is an anomaly.
     pub(crate) threshold: f32,
+    /// From this threat score on a record makes an alert.
+    pub(crate) threat_threshold: f32,
     /// Lists of addresses: reputation, block and allow lists. Read again when they change.
     pub(crate) lists: Vec<List>,
 }
@@ -246,6 +251,7 @@ impl Default for Http {
             tls: None,
             allow_plaintext: false,
             max_connections: 4096,
+            names: Vec::new(),
         }
     }
 }
@@ -256,7 +262,6 @@ impl Default for Limits {
             body: Size(16 << 20),
             decompressed: Size(64 << 20),
             record: Size(1 << 20),
-            line: Size(1 << 20),
             depth: 64,
             keys: 10_000,
             dynamic_columns: 1000,
@@ -291,6 +296,7 @@ impl Default for Detect {
             baseline: BaselineMode::Calibrated,
             learning_events: 100,
             threshold: 0.7,
+            threat_threshold: 0.7,
             lists: Vec::new(),
         }
     }

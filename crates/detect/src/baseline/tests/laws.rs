@@ -199,6 +199,57 @@ proptest! {
         prop_assert_eq!(&rest[..], &expected[at..]);
         prop_assert_eq!(state(&mut again), state(&mut undisturbed[0]));
     }
+
+    /// Other settings from one row on (C1): a snapshot before and one behind that row, restored under what
+    /// was in force where it was taken and continued, equal the undisturbed run; full slots, where it
+    /// matters who counts as learned, too.
+    #[test]
+    fn other_settings_split_exactly_and_survive_restores(
+        seed in any::<u64>(),
+        change_at in 200_usize..900,
+        learning in prop::sample::select(vec![0_u32, 1, 8, 40]),
+        threshold in prop::sample::select(vec![0.3_f32, 0.7]),
+        per_slot in 2_u16..9,
+        spread in prop::sample::select(vec![2_u16, 7, 4096]),
+    ) {
+        let rows = rows(seed, 1500, 30);
+        let other = |baselines: &mut Baselines| {
+            baselines.reconfigure(Mode::StreamGuard, learning, threshold);
+        };
+        let go = |workers: &mut [Baselines], rows: &[Row]| {
+            run(workers, rows, &[61], (false, spread), &mut |_| {})
+        };
+        let mut undisturbed = one(Mode::Calibrated, per_slot);
+        let before = go(&mut undisturbed, &rows[..change_at]);
+        let snapshot_before = snapshot(&mut undisturbed[0]);
+        other(&mut undisturbed[0]);
+        let middle = go(&mut undisturbed, &rows[change_at..1200]);
+        let snapshot_behind = snapshot(&mut undisturbed[0]);
+        let rest = go(&mut undisturbed, &rows[1200..]);
+        let limit = |findings: &Findings, threshold: f32| {
+            findings.iter().all(|(score, anomaly)| {
+                let score = score.map_or(0.0, f32::from_bits);
+                anomaly.is_some() == (thousandths(score) >= thousandths(threshold))
+            })
+        };
+        prop_assert!(limit(&before, 0.5) && limit(&middle, threshold) && limit(&rest, threshold));
+
+        let restored = |options, chain: &[&[u8]]| {
+            vec![Baselines::restore(options, chain.iter().copied()).unwrap()]
+        };
+        let mut first = restored(options(Mode::Calibrated, per_slot), &[&snapshot_before]);
+        other(&mut first[0]);
+        prop_assert_eq!(&go(&mut first, &rows[change_at..1200]), &middle);
+        prop_assert_eq!(&go(&mut first, &rows[1200..]), &rest);
+        let changed = BaselineOptions {
+            learning_events: learning,
+            threshold,
+            ..options(Mode::StreamGuard, per_slot)
+        };
+        let mut second = restored(changed, &[&snapshot_before, &snapshot_behind]);
+        prop_assert_eq!(&go(&mut second, &rows[1200..]), &rest);
+        prop_assert_eq!(state(&mut second[0]), state(&mut undisturbed[0]));
+    }
 }
 
 fn small_state() -> Baselines {
