@@ -32,6 +32,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -238,6 +239,11 @@ impl EventTable {
         parquet.global = options.execution.parquet.clone();
         // Only one block of a Bloom filter decides: `prune` reads that, the scan would read all.
         parquet.global.bloom_filter_on_read = false;
+        // The cache of what filters have decoded reads whole batches, also around the few pages that the
+        // entity index leaves: there it costs several times what it saves.
+        if files.iter().any(|file| file.extension::<ParquetAccessPlan>().is_some()) {
+            parquet.global.max_predicate_cache_size = Some(0);
+        }
         let source = ParquetSource::new(Arc::clone(schema))
             .with_table_parquet_options(parquet)
             .with_parquet_file_reader_factory(Arc::new(SegmentReaders {

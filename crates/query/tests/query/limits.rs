@@ -79,16 +79,10 @@ fn what_outgrows_its_memory_is_written_to_disk() {
     let options = Options { spill, threads: 2, ..Options::default() };
     let engine = QueryEngine::new(options, Fixed::with(vec![table()])).unwrap();
     let limits = Limits { memory: 64 << 20, rows: 10, ..Limits::default() };
-    let pairs = "(SELECT a.position % 300 AS g, a.message || '/' || b.message AS m \
+    let pairs = "(SELECT a.message || '/' || b.message AS m \
                  FROM events a, events b WHERE b.position < 300)";
     for (sql, expected) in [
         (format!("SELECT count(*) AS n FROM (SELECT m FROM {pairs} GROUP BY m)"), json!(900_000)),
-        (
-            format!(
-                "SELECT max(n) AS n FROM (SELECT g, count(DISTINCT m) AS n FROM {pairs} GROUP BY g)"
-            ),
-            json!(3_000),
-        ),
         (
             format!(
                 "SELECT count(*) AS n FROM (SELECT m, row_number() OVER (ORDER BY m) AS r FROM {pairs}) WHERE r > 0"

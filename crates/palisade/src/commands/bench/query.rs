@@ -5,8 +5,8 @@
 //! Python) on the same Parquet segments, in the same run, with the same number of threads. The rows came
 //! the way that all rows come: through gateway, log, all detectors, sealing and compaction ([`data`]).
 //!
-//! Each question is asked once to warm up and then `--runs` times of each engine in turn; the best time
-//! counts. It runs from the text of the query to the whole answer in columns: Arrow batches here,
+//! Each question is asked once to warm up and then `--runs` times, of the two engines in turn; the best
+//! time of each counts. It runs from the text of the query to the whole answer in columns: Arrow batches here,
 //! ClickHouse's `Native` blocks there, planning included. Both answers must be equal: a difference is an
 //! error ([`answers`]). Palisade runs within the default limits of a query, 192 MiB of memory included;
 //! ClickHouse has no limit.
@@ -44,7 +44,7 @@ pub(crate) struct Query {
     #[arg(long, default_value_t = palisade_testkit::streamguard::SEED)]
     seed: u64,
     /// How often each question is asked after it was asked once; the best time counts.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     runs: u32,
     /// The Python that has the module `chdb`.
     #[arg(long, default_value = "python3")]
@@ -108,17 +108,27 @@ impl Query {
         let questions = questions::all(&palisade, self.rows)?;
         let mut lines = Vec::new();
         for question in questions.iter().filter(|question| question.name.contains(&self.only)) {
-            let seconds = self.ask_palisade(&palisade, question)?;
-            let chdb_seconds = match &mut clickhouse {
-                None => None,
-                Some(clickhouse) => {
-                    let (theirs, seconds) =
-                        clickhouse.ask(&question.for_clickhouse(&files.paths), self.runs)?;
-                    let ours = palisade.answer(&question.sql)?;
-                    answers::compare(question.name, &ours, &theirs)?;
-                    Some(seconds)
+            if self.explain {
+                explain(&palisade, question)?;
+            }
+            let theirs = question.for_clickhouse(&files.paths);
+            if let Some(clickhouse) = &mut clickhouse {
+                let ours = palisade.answer(&question.sql)?;
+                answers::compare(question.name, &ours, &clickhouse.answer(&theirs)?)?;
+            }
+            let (mut seconds, mut chdb_seconds) = (f64::INFINITY, None);
+            for round in 0..=self.runs.max(1) {
+                let ours = palisade.time(&question.sql)?;
+                let theirs = match &mut clickhouse {
+                    Some(clickhouse) => Some(clickhouse.time(&theirs)?),
+                    None => None,
+                };
+                // The first round warms up.
+                if round > 0 {
+                    seconds = seconds.min(ours);
+                    chdb_seconds = theirs.map(|theirs| theirs.min(chdb_seconds.unwrap_or(theirs)));
                 }
-            };
+            }
             let line = Line {
                 name: question.name,
                 seconds: round(seconds),
@@ -136,29 +146,16 @@ impl Query {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    /// The best time of a question, in seconds.
-    fn ask_palisade(&self, palisade: &Palisade, question: &Question) -> Result<f64, Failure> {
-        if self.explain {
-            let sql = format!("EXPLAIN ANALYZE {}", question.sql);
-            for batch in palisade.answer(&sql)? {
-                if let Some(plan) = batch.get("plan").and_then(|plan| plan.as_str()) {
-                    eprintln!("{}\n{plan}", question.sql);
-                }
-            }
+/// Prints how a question is answered.
+fn explain(palisade: &Palisade, question: &Question) -> Result<(), Failure> {
+    for row in palisade.answer(&format!("EXPLAIN ANALYZE {}", question.sql))? {
+        if let Some(plan) = row.get("plan").and_then(|plan| plan.as_str()) {
+            eprintln!("{}\n{plan}", question.sql);
         }
-        let mut best = f64::INFINITY;
-        for round in 0..=self.runs.max(1) {
-            let begun = Instant::now();
-            palisade.columns(&question.sql)?;
-            let seconds = begun.elapsed().as_secs_f64();
-            // The first one warms up.
-            if round > 0 {
-                best = best.min(seconds);
-            }
-        }
-        Ok(best)
     }
+    Ok(())
 }
 
 /// Microseconds are what can be told apart.
@@ -215,6 +212,13 @@ impl Palisade {
         let answer =
             async { self.engine.query(&self.tenant, sql, Self::limits()).await?.collect().await };
         self.runtime.block_on(answer).map_err(|error| format!("{sql}: {error}").into())
+    }
+
+    /// How long the whole answer takes, in seconds.
+    fn time(&self, sql: &str) -> Result<f64, Failure> {
+        let begun = Instant::now();
+        self.columns(sql)?;
+        Ok(begun.elapsed().as_secs_f64())
     }
 
     /// The whole answer, row by row.

@@ -61,9 +61,18 @@ impl ClickHouse {
         Err(format!("Python ended with {status}; what it said stands above").into())
     }
 
-    /// The answer to a query, and the best time of several runs in seconds.
-    pub(super) fn ask(&mut self, sql: &str, runs: u32) -> Result<(Answer, f64), Failure> {
-        let request = serde_json::json!({"sql": sql, "runs": runs.max(1)});
+    /// How long a query takes, in seconds.
+    pub(super) fn time(&mut self, sql: &str) -> Result<f64, Failure> {
+        Ok(self.ask(sql, false)?.seconds)
+    }
+
+    /// The answer to a query.
+    pub(super) fn answer(&mut self, sql: &str) -> Result<Answer, Failure> {
+        Ok(self.ask(sql, true)?.rows)
+    }
+
+    fn ask(&mut self, sql: &str, rows: bool) -> Result<Said, Failure> {
+        let request = serde_json::json!({"sql": sql, "rows": rows});
         writeln!(self.to, "{request}")?;
         self.to.flush()?;
         let mut line = String::new();
@@ -73,7 +82,7 @@ impl ClickHouse {
         let said: Said = serde_json::from_str(&line)?;
         match said.error {
             Some(error) => Err(format!("ClickHouse: {sql}: {error}").into()),
-            None => Ok((said.rows, said.seconds)),
+            None => Ok(said),
         }
     }
 }
