@@ -24,7 +24,7 @@ test: ## All tests
 	cargo test --release --locked --workspace --no-fail-fast --lib $(foreach suite,$(SUITES),--test $(suite))
 
 test-more: ## The suites of the query engine and of the server's binary
-	cargo test --release --locked --workspace --no-fail-fast --test query --test server
+	cargo test --release --locked --workspace --no-fail-fast --test query --test server --test hostile
 
 lint: ## Formatting and clippy, warnings denied
 	cargo fmt --all --check
