@@ -138,12 +138,13 @@ impl HttpDoors {
         each: usize,
         door: &Door,
     ) -> Result<(), BodyError> {
-        let most = self.0.limits.records.saturating_mul(lines_a_record);
+        let records = self.0.limits.load().records;
+        let most = records.saturating_mul(lines_a_record);
         received.admit_lines(most, each).map_err(|error| {
             door.refuse(error.reason());
             match error {
                 BodyError::TooManyRecords { .. } => {
-                    BodyError::TooManyRecords { limit: self.0.limits.records as u64 }
+                    BodyError::TooManyRecords { limit: records as u64 }
                 }
                 other => other,
             }

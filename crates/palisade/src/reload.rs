@@ -117,6 +117,7 @@ pub(crate) fn decode_limits(config: &Config) -> DecodeLimits {
         max_depth: u32::try_from(config.limits.depth).unwrap_or(64),
         max_keys: u32::try_from(config.limits.keys).unwrap_or(10_000),
         max_dynamic_columns: config.limits.dynamic_columns,
+        max_tenant_columns: config.limits.tenant_columns,
         max_sources: config.limits.sources,
         ..DecodeLimits::default()
     }

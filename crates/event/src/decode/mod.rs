@@ -67,6 +67,17 @@ struct Source {
     further: bool,
 }
 
+/// What is known of a tenant.
+#[derive(Debug)]
+struct Tenant {
+    /// Its number, for as long as the builder lives.
+    number: u32,
+    /// How many of its sources have paths of their own.
+    sources: usize,
+    /// The paths that the others share.
+    shared: Option<u32>,
+}
+
 /// Rows that came with the same request, or with requests that have all this in common.
 #[derive(Debug, Clone, Copy)]
 struct Run {
@@ -91,8 +102,7 @@ pub struct FrameBuilder {
     source_by_name: HashMap<String, u32, FixedState>,
     /// What the records of each sender look like; one for all further sources of a tenant.
     paths: Vec<Paths>,
-    /// For each tenant how many sources have paths of their own, and the paths that the others share.
-    tenants: HashMap<String, (usize, Option<u32>), FixedState>,
+    tenants: HashMap<String, Tenant, FixedState>,
     source_key: String,
     domains: Vec<String>,
     runs: Vec<Run>,
@@ -314,7 +324,9 @@ impl FrameBuilder {
             self.sources.clear();
             self.source_by_name.clear();
             self.paths.clear();
-            self.tenants.clear();
+            for tenant in self.tenants.values_mut() {
+                (tenant.sources, tenant.shared) = (0, None);
+            }
         } else if self.sources.iter().any(|source| source.further) {
             self.sources.retain(|source| !source.further);
             self.source_by_name.clear();
@@ -439,19 +451,23 @@ impl FrameBuilder {
     fn paths_of_new_source(&mut self, tenant: &str) -> (u32, bool) {
         let new = self.paths.len() as u32;
         let most = self.rows.limits.max_sources;
-        let (own, shared) = match self.tenants.get_mut(tenant) {
+        let known = match self.tenants.get_mut(tenant) {
             Some(known) => known,
-            None => self.tenants.entry(tenant.to_owned()).or_default(),
+            None => {
+                let number = self.rows.new_tenant();
+                let known = Tenant { number, sources: 0, shared: None };
+                self.tenants.entry(tenant.to_owned()).or_insert(known)
+            }
         };
-        let further = *own >= most;
+        let further = known.sources >= most;
         let paths = if further {
-            *shared.get_or_insert(new)
+            *known.shared.get_or_insert(new)
         } else {
-            *own += 1;
+            known.sources += 1;
             new
         };
         if paths == new {
-            self.paths.push(Paths::new());
+            self.paths.push(Paths::new(known.number));
         }
         (paths, further)
     }

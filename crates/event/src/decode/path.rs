@@ -48,6 +48,8 @@ struct Node {
 /// The tree of one sender (tenant and source).
 #[derive(Debug)]
 pub(super) struct Paths {
+    /// The number of the tenant ([`super::rows::Rows::new_tenant`]).
+    pub(super) tenant: u32,
     names: Vec<u8>,
     entries: Vec<Entry>,
     nodes: Vec<Node>,
@@ -65,8 +67,9 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(tenant: u32) -> Self {
         let mut paths = Self {
+            tenant,
             names: Vec::new(),
             entries: Vec::new(),
             nodes: Vec::new(),

@@ -19,6 +19,9 @@ pub struct DecodeLimits {
     pub max_dynamic_columns: usize,
     /// Dynamic columns of one frame over all sources; default 4,000.
     pub max_frame_columns: usize,
+    /// Dynamic columns that one tenant may bring in a day, over all frames of a decoder; default 4,000.
+    /// Tables keep the columns of all frames, so without it ever new names would make them ever wider.
+    pub max_tenant_columns: usize,
     /// Sources of one tenant that have column limits and memory of their own; default 128. The ones
     /// beyond share those of one source: a sender can't make memory grow, or get more columns, by
     /// naming ever new sources. Their records are taken as they are.
@@ -40,6 +43,7 @@ impl Default for DecodeLimits {
             max_keys: 10_000,
             max_dynamic_columns: 1_000,
             max_frame_columns: 4_000,
+            max_tenant_columns: 4_000,
             max_sources: 128,
             max_records_per_request: 500_000,
             max_frame_bytes: 512 << 20,

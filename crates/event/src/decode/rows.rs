@@ -9,10 +9,13 @@ use super::{DecodeLimits, RequestContext};
 use crate::id::RecordId;
 use crate::schema::Core;
 use crate::time::SECOND;
-use hashbrown::HashTable;
+use foldhash::fast::FixedState;
+use hashbrown::{HashSet, HashTable};
 
 /// How far ahead of the clock a time may be (T4), in microseconds.
 const AHEAD: i64 = 300 * SECOND;
+/// After this long a full list of a tenant's columns begins anew, in microseconds.
+const DAY: i64 = 86_400 * SECOND;
 /// Frames' worth of dynamic columns that are remembered before all are forgotten.
 const REMEMBERED_FRAMES: usize = 2;
 
@@ -28,6 +31,16 @@ pub(super) struct Counters {
     pub(super) replaced_surrogates: u64,
 }
 
+/// The dynamic columns that a tenant has, so that it can't bring ever new ones from frame to frame:
+/// tables keep the columns of all frames.
+#[derive(Debug, Default)]
+struct TenantColumns {
+    /// When the first came.
+    since: i64,
+    /// Hashes of their names.
+    names: HashSet<u64, FixedState>,
+}
+
 /// The rows of the frame being built.
 #[derive(Debug)]
 pub(super) struct Rows {
@@ -35,6 +48,7 @@ pub(super) struct Rows {
     /// The core columns in their order, then the dynamic ones in the order of their appearance.
     columns: Vec<Column>,
     names: HashTable<u32>,
+    tenants: Vec<TenantColumns>,
     rows: u32,
     /// The number of the frame; columns bear it that are in use.
     frame: u64,
@@ -62,6 +76,7 @@ impl Rows {
             limits,
             columns: Core::ALL.into_iter().map(Column::core).collect(),
             names: HashTable::new(),
+            tenants: Vec::new(),
             rows: 0,
             frame: 1,
             active: 0,
@@ -308,7 +323,8 @@ impl Rows {
         let exempt = limits.protected.contains(path) || limits.protected.contains(name);
         if !exempt
             && (paths.counted() >= limits.max_dynamic_columns
-                || !active && self.active >= limits.max_frame_columns)
+                || !active && self.active >= limits.max_frame_columns
+                || !self.admits(paths.tenant, hash))
         {
             paths.limited = true;
             self.stats.limited_fields += 1;
@@ -327,6 +343,32 @@ impl Rows {
         }
         paths.begin(self.rows, index, !exempt);
         index
+    }
+
+    /// A number for a tenant that was not seen before.
+    pub(super) fn new_tenant(&mut self) -> u32 {
+        self.tenants.push(TenantColumns::default());
+        self.tenants.len() as u32 - 1
+    }
+
+    /// Whether a tenant may have this column: it has it, or has room for one more. When it is full, it
+    /// begins anew after a day, so that what is no longer sent makes room.
+    fn admits(&mut self, tenant: u32, name: u64) -> bool {
+        let (most, clock) = (self.limits.max_tenant_columns, self.clock);
+        let Some(known) = self.tenants.get_mut(tenant as usize) else { return true };
+        if known.names.contains(&name) {
+            return true;
+        }
+        if known.names.len() >= most && clock.saturating_sub(known.since) > DAY {
+            known.names.clear();
+        }
+        if known.names.len() >= most {
+            return false;
+        }
+        if known.names.is_empty() {
+            known.since = clock;
+        }
+        known.names.insert(name)
     }
 
     fn add_column(&mut self, name: &str, name_hash: u64) -> u32 {

@@ -500,3 +500,36 @@ fn sources_past_the_bound_share_one_column_limit_and_keep_their_names() {
         assert_eq!(row(&batch, 40)["own3"], "3");
     }
 }
+
+#[test]
+fn a_tenant_brings_a_bounded_number_of_columns_whatever_the_number_of_frames() {
+    let limits = DecodeLimits { max_tenant_columns: 5, ..DecodeLimits::default() };
+    let mut builder = FrameBuilder::new(limits);
+    let mut seen = std::collections::BTreeSet::new();
+    let mut push = |tenant: &str, source: &str, clock: i64, name: &str| {
+        let ctx = RequestContext { tenant, source, clock, ..CTX };
+        let body = format!("{{\"{name}\":1,\"steady\":2}}");
+        assert_eq!(builder.push_json_body(&ctx, body.as_bytes()).accepted, 1);
+        let limited = builder.stats().limited_fields;
+        let batch = builder.finish().unwrap();
+        let row = row(&batch, 0);
+        let value = row.get(name).cloned();
+        let overflow = row.get("overflow").cloned().unwrap_or_default();
+        // The field is in its column, or stands in the overflow and was counted.
+        assert_eq!(value.is_none(), overflow.contains(name), "{row:?}");
+        assert_eq!(limited, u64::from(value.is_none()));
+        assert_eq!(row["steady"], "2", "what has a column keeps it");
+        value.is_some()
+    };
+    for number in 0..50 {
+        let name = format!("new{number}");
+        if push("acme", &format!("source{}", number % 3), CLOCK, &name) {
+            seen.insert(name);
+        }
+    }
+    assert_eq!(seen.len(), 4, "and the steady one: {seen:?}");
+    assert!(push("acme", "source9", CLOCK, "new0"), "what has a column keeps it");
+    assert!(push("other", "source0", CLOCK, "theirs"), "another tenant has its own");
+    // A day later there is room again.
+    assert!(push("acme", "source0", CLOCK + 86_401_000_000, "later"));
+}

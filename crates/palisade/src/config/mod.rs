@@ -85,6 +85,8 @@ pub(crate) struct Limits {
     pub(crate) keys: usize,
     /// Dynamic columns of a source; further fields go to the column `overflow`.
     pub(crate) dynamic_columns: usize,
+    /// Dynamic columns that a tenant may bring in a day; further fields go to the column `overflow`.
+    pub(crate) tenant_columns: usize,
     /// Sources of a tenant that have their own column limit; further ones share one.
     pub(crate) sources: usize,
     /// Requests that may wait for a decoder; beyond, the answer is 429.
@@ -265,6 +267,7 @@ impl Default for Limits {
             depth: 64,
             keys: 10_000,
             dynamic_columns: 1000,
+            tenant_columns: 4000,
             sources: 128,
             waiting_requests: 4096,
             waiting: Size(96 << 20),
