@@ -295,6 +295,7 @@ fn syslog(text: &[u8], clock: i64) -> Option<i64> {
     [this_year - 1, this_year, this_year + 1]
         .into_iter()
         .filter_map(moment)
+        .filter(|candidate| sensible(*candidate))
         .min_by_key(|candidate| candidate.abs_diff(clock))
 }
 

@@ -1,6 +1,7 @@
 //! The rows of the measurement: made once by a server of this process, used again by later runs.
 
 use crate::config::Config;
+use crate::reload::Source;
 use crate::server::{Failure, Server, TableSnapshots, open_catalog};
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -71,7 +72,7 @@ pub(super) fn prepare(
         .into());
     }
     let config = alone(config, directory);
-    let server = Server::start(&config)?;
+    let server = Server::start(&config, Source::default())?;
     let sent = server.block_on(send(&server, rows, seed));
     let visible = sent.is_ok() && server.engine().wait_visible(Duration::from_secs(600));
     let drained = server.stop(Duration::from_secs(600));

@@ -3,6 +3,7 @@
 use super::data;
 use crate::Outcome;
 use crate::config::Config;
+use crate::reload::Source;
 use crate::server::{Failure, Server};
 use palisade_testkit::load::Latencies;
 use palisade_testkit::streamguard::{RATE, START};
@@ -30,7 +31,7 @@ struct Line {
 
 /// Starts a server on the data and measures one endpoint after the other, over one connection.
 pub(super) fn measure(config: &Config, directory: &Path, rows: u64, json: bool) -> Outcome {
-    let server = Server::start(&data::alone(config, directory))?;
+    let server = Server::start(&data::alone(config, directory), Source::only_to_ask())?;
     let result = Client::new(server.url()).and_then(|client| client.measure(rows, json));
     server.stop(Duration::from_secs(60));
     result?;
