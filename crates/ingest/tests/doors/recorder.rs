@@ -19,13 +19,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+/// Tenant, domain, what happened to it, and how many submissions were taken and answered before.
+pub(crate) type Turn = (String, String, DomainTurn, usize, usize);
+
 /// Records submissions, refuses records that are no JSON objects, and answers as scripted.
 #[derive(Default)]
 pub(crate) struct Recorder {
     /// What was taken.
     pub(crate) taken: Mutex<Vec<Submission>>,
-    /// Turns of domains, with how many submissions were taken and how many answered before.
-    pub(crate) turns: Mutex<Vec<(String, String, DomainTurn, usize, usize)>>,
+    /// Turns of domains.
+    pub(crate) turns: Mutex<Vec<Turn>>,
     /// How many submissions were answered.
     pub(crate) answered: Arc<Mutex<usize>>,
     /// Errors to give before taking more.
