@@ -198,7 +198,7 @@ fn percentile<T: Keyed>(
     Some(if weight == 0.0 { lower } else { T::between(lower, upper, weight) })
 }
 
-fn values_of<'a, T: Keyed>(arrays: &'a [ArrayRef]) -> Result<&'a PrimitiveArray<T>> {
+fn values_of<T: Keyed>(arrays: &[ArrayRef]) -> Result<&PrimitiveArray<T>> {
     let first = arrays.first().and_then(|array| array.as_primitive_opt::<T>());
     first.ok_or_else(|| exec_datafusion_err!("percentile_cont got values of another type"))
 }
