@@ -84,6 +84,7 @@ impl SegmentWriter {
             file: File::create_new(path).map_err(TableError::io("create", path))?,
             hash: Xxh3::new(),
             bytes: 0,
+            unsynced: 0,
         };
         let file = SerializedFileWriter::new(out, parquet.root_schema_ptr(), Arc::new(properties))
             .map_err(failed)?;
@@ -176,11 +177,17 @@ fn refused(path: &Path, table: &str, error: parquet::errors::ParquetError) -> Ta
     }
 }
 
+/// A file is synced whenever so much was written. Where the log is on the same file system, its syncs
+/// wait for what others have begun to sync: of a whole segment, a tenth of a second.
+const SYNC_EVERY: usize = 2 << 20;
+
 /// A file whose bytes are hashed on their way.
 struct Hashing {
     file: File,
     hash: Xxh3,
     bytes: u64,
+    /// Bytes since the last sync.
+    unsynced: usize,
 }
 
 impl Write for Hashing {
@@ -188,6 +195,11 @@ impl Write for Hashing {
         let written = self.file.write(bytes)?;
         self.hash.update(bytes.get(..written).unwrap_or_default());
         self.bytes += written as u64;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_EVERY {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
         Ok(written)
     }
 
