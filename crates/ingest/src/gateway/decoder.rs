@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 use palisade_event::decode::{FieldValue as Value, FrameBuilder, RequestContext};
 use palisade_event::frame::MAX_FRAME_ROWS;
 use palisade_event::schema::{Core, DEAD_LETTERS, EVENTS};
-use palisade_event::{Entry, ErrorClass, Frame, Offset, RequestEntry};
+use palisade_event::{Entry, Frame, Offset, RequestEntry};
 use palisade_log::{Encoded, Encoder, LogError};
 use palisade_pipeline::ledger::Verdict;
 use std::sync::Arc;
@@ -412,11 +412,7 @@ fn answer(shared: &Shared, pending: Vec<Pending>, result: Result<Option<Offset>,
                 metrics.ack_seconds.observe(since.elapsed().as_secs_f64());
                 Ok(receipt)
             }
-            Err(LogError::DiskLow { .. }) => Err(SubmitError::DiskLow),
-            Err(error) if error.class() == ErrorClass::Transient => {
-                Err(SubmitError::Busy { retry_after_ms: shared.options.retry_after_ms })
-            }
-            Err(_) => Err(SubmitError::Stopped),
+            Err(error) => Err(shared.refusal(error)),
         };
         shared.answered(bytes, true);
         // A client that hung up gets no answer; its records are durable all the same.

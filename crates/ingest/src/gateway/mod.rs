@@ -216,14 +216,7 @@ impl Gateway {
         let ends = turn == DomainTurn::Ends;
         let entry = control::domain(on.clock.now(), tenant.as_str(), domain, ends)
             .map_err(|error| SubmitError::Invalid(error.to_string()))?;
-        match on.log.append_and_wait(entry) {
-            Ok(_) => Ok(()),
-            Err(LogError::DiskLow { .. }) => Err(SubmitError::DiskLow),
-            Err(error) if error.class() == ErrorClass::Transient => {
-                Err(SubmitError::Busy { retry_after_ms: self.shared.options.retry_after_ms })
-            }
-            Err(_) => Err(SubmitError::Stopped),
-        }
+        on.log.append_and_wait(entry).map(drop).map_err(|error| self.shared.refusal(&error))
     }
 
     /// Hands a job to the decoders; what can't be taken comes back.
@@ -362,6 +355,17 @@ impl Gateway {
 }
 
 impl Shared {
+    /// What a refusal of the log means to a sender.
+    fn refusal(&self, error: &LogError) -> SubmitError {
+        match error {
+            LogError::DiskLow { .. } => SubmitError::DiskLow,
+            error if error.class() == ErrorClass::Transient => {
+                SubmitError::Busy { retry_after_ms: self.options.retry_after_ms }
+            }
+            _ => SubmitError::Stopped,
+        }
+    }
+
     /// Accounts for a submission that has its answer.
     fn answered(&self, bytes: usize, taken: bool) {
         self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
