@@ -69,15 +69,20 @@ pub async fn post_query(
         }
     };
     let detail = json!({"sql": request.sql.chars().take(8192).collect::<String>()});
-    if let Err(response) = caller.audit(&state, "query:run", "sql", detail).await {
-        return response;
-    }
     let mut limits: Limits = **state.limits.load();
     limits.rows = request.max_rows.unwrap_or(limits.rows).min(limits.rows);
     let wanted = request.timeout_ms.map_or(limits.time, Duration::from_millis);
     limits.time = wanted.min(limits.time);
     let progress = state.engine.progress();
-    let mut response = match state.query.query(&tenant, &request.sql, limits).await {
+    // A query changes nothing, so its record is written while it is planned; without it nothing is shown.
+    let (audited, answered) = tokio::join!(
+        caller.audit(&state, "query:run", "sql", detail),
+        state.query.query(&tenant, &request.sql, limits),
+    );
+    if let Err(response) = audited {
+        return response;
+    }
+    let mut response = match answered {
         Ok(result) => send(result, format, &caller).await,
         Err(error) => failed(&error, &caller),
     };

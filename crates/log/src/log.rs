@@ -42,7 +42,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             log_id: 0,
-            segment_bytes: 256 << 20,
+            segment_bytes: 64 << 20,
             max_queued_bytes: 64 << 20,
             group_commit_max_wait: Duration::from_millis(2),
             min_free_bytes: None,

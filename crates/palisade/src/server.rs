@@ -27,6 +27,7 @@ use palisade_pipeline::clock::{Clock, SystemClock};
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
+use palisade_pipeline::priority::Priority;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
 use palisade_query::{QueryEngine, Snapshots};
 use palisade_table::{Snapshot, TableOptions, Tables};
@@ -454,6 +455,7 @@ fn maintain(
     stopping: Arc<AtomicBool>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
+        Priority::Background.take();
         while !stopping.load(Ordering::Acquire) {
             let pause = match tables.maintain(clock.now(), epoch) {
                 Ok(report) if report.more => Duration::ZERO,

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 /// When to commit and to checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct CommitOptions {
-    /// Commit when this many bytes are visible but not committed (M4).
+    /// Commit when this many bytes are visible but not committed. At twice as many the pipeline waits, which is
+    /// the bound of M4: what arrives while a commit is written has room.
     pub bytes: u64,
     /// Commit when the oldest uncommitted row has waited this long (M4).
     pub age: Duration,
@@ -32,7 +33,7 @@ pub struct CommitOptions {
 impl Default for CommitOptions {
     fn default() -> Self {
         Self {
-            bytes: 256 << 20,
+            bytes: 128 << 20,
             age: Duration::from_secs(5),
             checkpoint_every: Duration::from_secs(30),
             full_every: 10,

@@ -10,6 +10,7 @@ use crate::finisher::Finisher;
 use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::priority::Priority;
 use crate::recovery::{Decision, Found, decide};
 use crate::worker::Worker;
 use palisade_catalog::{Catalog, Checkpoint};
@@ -130,7 +131,7 @@ impl Engine {
             Arc::clone(&on.live),
             on.metrics.clone(),
             state_from,
-            options.commit.bytes.saturating_add(options.commit.bytes / 2),
+            options.commit.bytes.saturating_mul(2),
         ));
 
         let workers = options.workers.max(1);
@@ -162,7 +163,10 @@ impl Engine {
                 metrics: on.metrics.clone(),
                 saving: None,
             };
-            threads.push(spawn("worker", &fatal_sender, move || worker.run())?);
+            threads.push(spawn("worker", &fatal_sender, move || {
+                Priority::Detection.take();
+                worker.run()
+            })?);
         }
         on.log.subscribe(Box::new({
             let feed = Arc::clone(&feed);
@@ -191,7 +195,10 @@ impl Engine {
             kept,
             chain: Vec::new(),
         };
-        let committer = spawn("committer", &fatal_sender, move || committer.run())?;
+        let committer = spawn("committer", &fatal_sender, move || {
+            Priority::Background.take();
+            committer.run()
+        })?;
         Ok(Self {
             log: on.log,
             feed,

@@ -14,7 +14,7 @@ use crate::live::Live;
 use crate::metrics::{DetectorLabel, Metrics};
 use arc_swap::ArcSwap;
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
-use arrow::datatypes::Schema;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use palisade_event::column::Text;
 use palisade_event::schema::{ALERTS, Core, DEAD_LETTERS, EVENTS};
 use palisade_event::{Entry, Frame, Offset};
@@ -45,6 +45,8 @@ pub(crate) struct Finisher {
 struct Ordered {
     next: u64,
     detectors: OrderedDetectors,
+    /// The schema of the last frame of events as it went into the tables.
+    schema: Option<SchemaRef>,
 }
 
 impl Finisher {
@@ -60,7 +62,7 @@ impl Finisher {
         Self {
             in_force: ArcSwap::from_pointee(detectors.in_force().clone()),
             waiting: Mutex::default(),
-            ordered: Mutex::new(Ordered { next: 0, detectors }),
+            ordered: Mutex::new(Ordered { next: 0, detectors, schema: None }),
             tables,
             ledger,
             live,
@@ -102,7 +104,7 @@ impl Finisher {
                 let due = self.waiting.lock().remove(&ordered.next);
                 let Some(work) = due else { break };
                 ordered.next += 1;
-                self.finish(&mut ordered.detectors, &work)?;
+                self.finish(&mut ordered, &work)?;
             }
             let next = ordered.next;
             drop(ordered);
@@ -112,7 +114,8 @@ impl Finisher {
         }
     }
 
-    fn finish(&self, detectors: &mut OrderedDetectors, work: &Work) -> Result<(), PipelineError> {
+    fn finish(&self, ordered: &mut Ordered, work: &Work) -> Result<(), PipelineError> {
+        let Ordered { detectors, schema, .. } = ordered;
         let flight = match &work.kind {
             WorkKind::Entry(flight) => flight,
             WorkKind::Checkpoint(task) => {
@@ -124,13 +127,18 @@ impl Finisher {
                 return Ok(());
             }
         };
-        while flight.full && self.tables.uncommitted().bytes > self.most_uncommitted {
+        while flight.full {
+            let bytes = self.tables.uncommitted().bytes;
+            self.metrics.uncommitted_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            if bytes <= self.most_uncommitted {
+                break;
+            }
             self.wait_moved(Duration::from_millis(20));
         }
         match flight.entry.as_ref() {
             Entry::Frame(frame) => {
                 self.ledger.follow(flight.offset, &frame.requests);
-                self.finish_frame(detectors, flight, frame)?;
+                self.finish_frame(detectors, schema, flight, frame)?;
             }
             Entry::Tick { clock, .. } => {
                 detectors.in_force().check(flight.offset)?;
@@ -154,6 +162,7 @@ impl Finisher {
     fn finish_frame(
         &self,
         detectors: &mut OrderedDetectors,
+        schema: &mut Option<SchemaRef>,
         flight: &InFlight,
         frame: &Frame,
     ) -> Result<(), PipelineError> {
@@ -161,8 +170,8 @@ impl Finisher {
         let rows = frame.batch.num_rows();
         if frame.stream != EVENTS {
             if flight.full {
-                let batch = with_columns(&frame.batch, vec![position(flight.offset, rows)])
-                    .map_err(columns)?;
+                let added = vec![position(flight.offset, rows)];
+                let batch = with_columns(&frame.batch, added, &mut None).map_err(columns)?;
                 self.count(&batch, |counters, rows| counters.add_dead_letters(rows));
                 self.metrics.records_dead_lettered.inc_by(rows as u64);
                 self.tables.append(DEAD_LETTERS, flight.offset, batch)?;
@@ -176,7 +185,7 @@ impl Finisher {
         }
         let mut added = vec![position(flight.offset, rows)];
         added.extend(judged.columns);
-        let batch = with_columns(&frame.batch, added).map_err(columns)?;
+        let batch = with_columns(&frame.batch, added, schema).map_err(columns)?;
         for alert in &judged.alerts {
             let (detector, severity) = (alert.detector, alert.severity);
             self.metrics.alerts.get_or_create(&DetectorLabel { detector, severity }).inc();
@@ -230,13 +239,15 @@ fn position(offset: Offset, rows: usize) -> (Core, ArrayRef) {
     (Core::Position, Arc::new(positions))
 }
 
-/// The batch with further core columns, in the order of [`Core`] before the dynamic ones.
+/// The batch with further core columns, in the order of [`Core`] before the dynamic ones. Frames of the
+/// same columns share `last`: a query then adapts its expressions to them once and not for each.
 fn with_columns(
     batch: &RecordBatch,
     added: Vec<(Core, ArrayRef)>,
+    last: &mut Option<SchemaRef>,
 ) -> Result<RecordBatch, arrow::error::ArrowError> {
     let schema = batch.schema();
-    let mut columns: Vec<(Option<Core>, arrow::datatypes::FieldRef, ArrayRef)> = schema
+    let mut columns: Vec<(Option<Core>, FieldRef, ArrayRef)> = schema
         .fields()
         .iter()
         .zip(batch.columns())
@@ -252,7 +263,16 @@ fn with_columns(
         columns.push((Some(core), field, array));
     }
     columns.sort_by_key(|(core, _, _)| core.map_or(u8::MAX, |core| core as u8));
-    let (fields, arrays): (Vec<_>, Vec<_>) =
+    let (fields, arrays): (Vec<FieldRef>, Vec<ArrayRef>) =
         columns.into_iter().map(|(_, field, array)| (field, array)).unzip();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+    let same = |schema: &SchemaRef| {
+        schema.fields().len() == fields.len()
+            && schema.fields().iter().zip(&fields).all(|(a, b)| Arc::ptr_eq(a, b) || a == b)
+    };
+    let schema = match last.take().filter(same) {
+        Some(schema) => schema,
+        None => Arc::new(Schema::new(fields)),
+    };
+    *last = Some(Arc::clone(&schema));
+    RecordBatch::try_new(schema, arrays)
 }

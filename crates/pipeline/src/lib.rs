@@ -20,6 +20,7 @@ mod flow;
 pub mod ledger;
 pub mod live;
 pub mod metrics;
+pub mod priority;
 pub mod recovery;
 mod worker;
 

@@ -14,7 +14,7 @@ use datafusion::catalog::{
 use datafusion::common::config::SpillCompression;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::config::SessionConfig;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::disk_manager::{DiskManager, DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -48,6 +48,22 @@ pub(crate) struct Template {
     state: SessionState,
     spill: Option<PathBuf>,
     disk_bytes: u64,
+    /// Places for what outgrows the memory of a query, one for each that runs. Made when first needed and kept:
+    /// a directory made and removed for every query is work for the file system's journal, which the log's
+    /// syncs then wait for.
+    disks: Arc<Mutex<Vec<Arc<DiskManager>>>>,
+}
+
+/// A place on disk that a query has while it runs.
+struct Disk {
+    of: Arc<Mutex<Vec<Arc<DiskManager>>>>,
+    disk: Arc<DiskManager>,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.of.lock().push(Arc::clone(&self.disk));
+    }
 }
 
 impl Template {
@@ -81,36 +97,48 @@ impl Template {
             .with_aggregate_functions(aggregates)
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .build();
-        Self { state, spill, disk_bytes }
+        Self { state, spill, disk_bytes, disks: Arc::default() }
     }
 
-    fn runtime(&self, pool: Arc<QueryPool>) -> Result<Arc<RuntimeEnv>> {
-        let with = |mode| {
-            let disk = DiskManagerBuilder::default()
-                .with_mode(mode)
-                .with_max_temp_directory_size(self.disk_bytes);
-            RuntimeEnvBuilder::new()
-                .with_memory_pool(Arc::clone(&pool) as Arc<dyn MemoryPool>)
-                .with_disk_manager_builder(disk)
-                .build_arc()
-        };
-        let runtime = match &self.spill {
-            Some(directory) => {
-                with(DiskManagerMode::Directories(vec![directory.clone()])).or_else(|error| {
-                    // A full disk is no reason to refuse queries that need none.
-                    tracing::warn!(%error, "queries can't write what outgrows their memory");
-                    with(DiskManagerMode::Disabled)
-                })
+    /// A place to spill to; `None` where there is none, which is no reason to refuse queries that need none.
+    fn disk(&self) -> Option<Disk> {
+        let directory = self.spill.as_ref()?;
+        let known = self.disks.lock().pop();
+        let disk = match known {
+            Some(disk) => disk,
+            None => {
+                let made = DiskManagerBuilder::default()
+                    .with_mode(DiskManagerMode::Directories(vec![directory.clone()]))
+                    .with_max_temp_directory_size(self.disk_bytes)
+                    .build();
+                match made {
+                    Ok(disk) => Arc::new(disk),
+                    Err(error) => {
+                        tracing::warn!(%error, "queries can't write what outgrows their memory");
+                        return None;
+                    }
+                }
             }
-            None => with(DiskManagerMode::Disabled),
-        }?;
+        };
+        Some(Disk { of: Arc::clone(&self.disks), disk })
+    }
+
+    fn runtime(&self, pool: Arc<QueryPool>, disk: Option<&Disk>) -> Result<Arc<RuntimeEnv>> {
+        let nowhere = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let mut runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(pool as Arc<dyn MemoryPool>)
+            .with_disk_manager_builder(nowhere)
+            .build()?;
+        if let Some(disk) = disk {
+            runtime.disk_manager = Arc::clone(&disk.disk);
+        }
         // The only object store is an empty one; not even local files have one.
         runtime.deregister_object_store(ObjectStoreUrl::local_filesystem().as_ref())?;
         runtime.register_object_store(
             ObjectStoreUrl::parse(STORE_URL)?.as_ref(),
             Arc::new(InMemory::new()),
         );
-        Ok(runtime)
+        Ok(Arc::new(runtime))
     }
 }
 
@@ -118,6 +146,8 @@ impl Template {
 pub(crate) struct Session {
     state: SessionState,
     main: Arc<MainSchema>,
+    /// Given back with the session.
+    _disk: Option<Disk>,
 }
 
 impl Session {
@@ -155,13 +185,14 @@ impl Session {
             CATALOG.to_owned(),
             Arc::new(catalog),
         );
+        let disk = template.disk();
         let mut state = SessionStateBuilder::new_from_existing(template.state.clone())
             .with_catalog_list(Arc::new(catalogs))
-            .with_runtime_env(template.runtime(pool)?)
+            .with_runtime_env(template.runtime(pool, disk.as_ref())?)
             .build();
         // What `now()` answers, the same in the whole query.
         state.mark_start_execution();
-        Ok(Self { state, main })
+        Ok(Self { state, main, _disk: disk })
     }
 
     /// The names of the tables.

@@ -2,10 +2,10 @@
 //!
 //! Segments are merged by size, neighbours in the log only, so that a file stays narrow in time.
 //! Small segments are classed by powers of [`CompactionPolicy::fan_in`], and so many neighbours of one
-//! class make one of the next: a row is rewritten once a class. A segment of a million rows or more is good
+//! class make one of the next: a row is rewritten once a class. A segment of half a million rows or more is good
 //! to read as it is, so these wait until there are [`CompactionPolicy::large_files`] and are then
 //! merged once, up to [`CompactionPolicy::target_rows`]. At full load, where every sealed segment has
-//! more than a million rows, a row is so written once when sealed and at most once more.
+//! more than that, a row is so written once when sealed and at most once more.
 
 use palisade_catalog::SegmentMeta;
 
@@ -35,7 +35,7 @@ impl Default for CompactionPolicy {
     fn default() -> Self {
         Self {
             fan_in: 8,
-            large_rows: 1 << 20,
+            large_rows: 1 << 19,
             large_files: 32,
             target_rows: 16 << 20,
             memory_bytes: 96 << 20,
@@ -152,11 +152,11 @@ mod tests {
     #[test]
     fn at_full_load_a_row_is_rewritten_at_most_once() {
         let policy = CompactionPolicy::default();
-        let (live, amplification) = run(&policy, std::iter::repeat_n(1_600_000, 300));
+        let (live, amplification) = run(&policy, std::iter::repeat_n(800_000, 600));
         assert!(amplification <= 1.0, "{amplification}");
         assert!(live.len() < 80, "{} files", live.len());
         // A bench of 20 million events has nothing to merge.
-        let (_, amplification) = run(&policy, std::iter::repeat_n(1_600_000, 12));
+        let (_, amplification) = run(&policy, std::iter::repeat_n(800_000, 24));
         assert_eq!(amplification, 0.0);
     }
 

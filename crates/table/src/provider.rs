@@ -104,13 +104,25 @@ impl EventTable {
         }
         let memory: Vec<TenantBatch> =
             snapshot.memory.iter().filter_map(|batch| TenantBatch::of(batch, name)).collect();
+        let mut last: Option<SchemaRef> = None;
         for batch in &memory {
+            // Frames mostly share their schema; nothing is new when all of it was seen.
+            if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &batch.schema())) {
+                continue;
+            }
+            let mut all = true;
             for (index, field) in batch.schema().fields().iter().enumerate() {
                 let seen = field_query_type(field);
-                if !columns.knows(field.name(), &seen) && batch.has_values(index) {
+                if columns.knows(field.name(), &seen) {
+                    continue;
+                }
+                if batch.has_values(index) {
                     columns.see(field.name(), seen);
+                } else {
+                    all = false;
                 }
             }
+            last = all.then(|| batch.schema());
         }
         let schema = columns.into_schema(&snapshot.table, &[]);
         Ok(Self {

@@ -277,7 +277,7 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { segment: Size(256 << 20), partitions: 16 }
+        Self { segment: Size(64 << 20), partitions: 16 }
     }
 }
 
@@ -286,7 +286,7 @@ impl Default for Pipeline {
         Self {
             workers: 0,
             decoders: 0,
-            commit: Size(256 << 20),
+            commit: Size(128 << 20),
             commit_age: span(5),
             checkpoint_every: span(30),
         }

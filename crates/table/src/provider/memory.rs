@@ -6,12 +6,14 @@
 use super::adapt::{RowAdapter, RowAdapterFactory};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{FilterBuilder, and, prep_null_mask_filter};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics, exec_err};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, ScalarValue, Statistics, exec_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_expr_adapter::PhysicalExprAdapter;
@@ -185,17 +187,17 @@ impl ExecutionPlan for MemoryScan {
             known: None,
         };
         let batches = Arc::clone(batches);
-        let stream = futures::stream::iter(0..batches.len()).map(move |index| {
+        let stream = futures::stream::iter(0..batches.len()).filter_map(move |index| {
             let timer = metrics.elapsed_compute().timer();
             let read = match batches.get(index) {
                 Some(batch) => reader.read(batch),
                 None => exec_err!("the in-memory scan has no batch {index}"),
             };
             drop(timer);
-            if let Ok(batch) = &read {
+            if let Ok(Some(batch)) = &read {
                 metrics.record_output(batch.num_rows());
             }
-            read
+            futures::future::ready(read.transpose())
         });
         let stream = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream);
         Ok(Box::pin(cooperative(stream)))
@@ -260,7 +262,8 @@ struct BatchReader {
 }
 
 impl BatchReader {
-    fn read(&mut self, batch: &TenantBatch) -> Result<RecordBatch> {
+    /// The rows of a batch that pass; `None` without any.
+    fn read(&mut self, batch: &TenantBatch) -> Result<Option<RecordBatch>> {
         let schema = batch.batch.schema_ref();
         if self.known.as_ref().is_none_or(|known| !Arc::ptr_eq(&known.of, schema)) {
             self.known = Some(self.adapt(schema)?);
@@ -273,10 +276,14 @@ impl BatchReader {
         let mut kept: Option<BooleanArray> = None;
         for expr in &adapted.filters {
             let passed = boolean(&expr.evaluate(&rows)?.into_array(rows.num_rows())?)?;
-            kept = Some(match kept {
+            let both = match kept {
                 Some(kept) => and(&kept, &passed)?,
                 None => passed,
-            });
+            };
+            if !both.has_true() {
+                return Ok(None);
+            }
+            kept = Some(both);
         }
         if let Some(kept) = kept.filter(|kept| kept.true_count() < rows.num_rows()) {
             rows = filter(&rows, &kept)?;
@@ -287,7 +294,8 @@ impl BatchReader {
             .map(|column| column.evaluate(&rows)?.into_array(rows.num_rows()))
             .collect::<Result<Vec<ArrayRef>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+        let schema = Arc::clone(&self.schema);
+        Ok(Some(RecordBatch::try_new_with_options(schema, columns, &options)?))
     }
 
     fn adapt(&self, physical: &SchemaRef) -> Result<Adapted> {
@@ -308,13 +316,59 @@ impl BatchReader {
         needed.dedup();
         let projected = physical.project(&needed)?;
         let on_needed = |expr| reassign_expr_columns(expr, &projected);
+        let filters = filters.into_iter().map(|filter| direct(on_needed(filter)?, &projected));
         Ok(Adapted {
             of: Arc::clone(physical),
-            filters: filters.into_iter().map(on_needed).collect::<Result<_>>()?,
+            filters: filters.collect::<Result<_>>()?,
             columns: columns.into_iter().map(on_needed).collect::<Result<_>>()?,
             needed,
         })
     }
+}
+
+/// Compares texts as they are stored where a filter compares a column converted to the query's kind of text
+/// with a constant: the conversion of millions of rows costs more than the comparison.
+fn direct(filter: Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
+    filter
+        .transform_up(|expr| {
+            Ok(match stored_comparison(&expr, schema) {
+                Some(comparison) => Transformed::yes(comparison),
+                None => Transformed::no(expr),
+            })
+        })
+        .data()
+}
+
+fn stored_comparison(
+    expr: &Arc<dyn PhysicalExpr>,
+    schema: &Schema,
+) -> Option<Arc<dyn PhysicalExpr>> {
+    let comparison = expr.downcast_ref::<BinaryExpr>()?;
+    let operator = *comparison.op();
+    if !matches!(
+        operator,
+        Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+    ) {
+        return None;
+    }
+    let cast = comparison.left().downcast_ref::<CastExpr>()?;
+    let column = cast.expr().downcast_ref::<Column>()?;
+    let stored = match schema.fields().get(column.index())?.data_type() {
+        DataType::Dictionary(_, values) => values.as_ref(),
+        other => other,
+    };
+    let literal = comparison.right().downcast_ref::<Literal>()?;
+    let ScalarValue::Utf8View(Some(text)) = literal.value() else { return None };
+    if *cast.cast_type() != DataType::Utf8View || *stored != DataType::Utf8 {
+        return None;
+    }
+    let constant = Arc::new(Literal::new(ScalarValue::Utf8(Some(text.clone()))));
+    Some(Arc::new(BinaryExpr::new(Arc::clone(cast.expr()), operator, constant)))
 }
 
 /// A filter's result with null as false.

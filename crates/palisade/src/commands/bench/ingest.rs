@@ -41,6 +41,9 @@ pub(crate) struct Ingest {
     /// How long latencies are taken at 70 % of the load, in seconds.
     #[arg(long, default_value_t = 20)]
     latency_seconds: u64,
+    /// Take latencies at this many events a second instead of 70 % of the rate reached.
+    #[arg(long)]
+    rate: Option<f64>,
     /// Send the JSON lines of a file or directory (gzip too) instead, repeated up to --bytes.
     #[arg(long)]
     file: Option<PathBuf>,
@@ -122,9 +125,9 @@ impl Ingest {
         let frames = server.metric("palisade_frame_rows_count").max(1.0);
         let rows_per_batch = server.metric("palisade_frame_rows_sum") / frames;
 
-        let wanted = rate * 0.7;
+        let wanted = self.rate.unwrap_or(rate * 0.7).max(1.0);
         let slow_events = (wanted * self.latency_seconds as f64) as u64;
-        let interval = batch as f64 * f64::from(self.connections.max(1)) / wanted.max(1.0);
+        let interval = batch as f64 * f64::from(self.connections.max(1)) / wanted;
         let left = Arc::new(AtomicU64::new(slow_events));
         let done = Arc::new(AtomicBool::new(false));
         let probe = std::thread::spawn({
