@@ -32,6 +32,7 @@ mod body;
 mod column;
 mod number;
 mod path;
+mod places;
 mod record;
 mod request;
 mod rows;
