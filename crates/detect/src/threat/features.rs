@@ -108,9 +108,8 @@ impl ThreatScorer {
         verdicts: &mut Vec<Verdict>,
         marks: &mut Vec<Mark>,
     ) {
-        let places = place.places();
         let mut look = |text: &str, verdicts: &mut Vec<Verdict>| -> Option<u32> {
-            let verdict = self.matcher.inspect(text.as_bytes(), places)?;
+            let verdict = self.matcher.look(text.as_bytes(), place)?;
             verdicts.push(verdict);
             Some(verdicts.len() as u32 - 1)
         };
