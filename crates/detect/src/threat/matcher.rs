@@ -17,6 +17,8 @@ const WHOLE: usize = 16 * 1024;
 const AROUND: usize = 256;
 /// At most this many reasons are kept of one text.
 pub(crate) const REASONS: usize = 8;
+/// The most that a path which is only probed counts: with a refusal it stays below an alert.
+const PROBE: u8 = 74;
 /// How many lines of a message are asked whether it tells of a process.
 const MESSAGE_LINES: usize = 64;
 /// The newest version of the definition.
@@ -49,10 +51,23 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Adds what was found in another text of the same record.
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.strength.iter_mut().zip(&other.strength) {
-            *mine = either(*mine, *theirs);
+    /// Adds what was found in another text of the same record, in a version of the definition.
+    pub(crate) fn add(&mut self, other: &Self, version: u32) {
+        for class in Class::ALL {
+            let theirs = other.strength.get(class as usize).copied().unwrap_or(0.0);
+            self.raise(class, theirs, version);
+        }
+    }
+
+    /// Takes in one more sign of a class. Signs of a scanner do not come together as if they were
+    /// independent: whatever asks for paths to see whether they are there is a client without a browser.
+    fn raise(&mut self, class: Class, by: f32, version: u32) {
+        if let Some(strength) = self.strength.get_mut(class as usize) {
+            *strength = if class == Class::Scanner && version > 1 {
+                strength.max(by)
+            } else {
+                either(*strength, by)
+            };
         }
     }
 
@@ -224,6 +239,11 @@ impl Matcher {
         }
     }
 
+    /// The version of the definition in force.
+    pub(crate) fn version(&self) -> u32 {
+        self.version_in_force
+    }
+
     /// Looks at one text as it stands in a place; `None` when nothing speaks for an attack.
     pub(crate) fn look(&mut self, raw: &[u8], place: Place) -> Option<Verdict> {
         self.inspect(raw, place.places(self.version_in_force))
@@ -264,13 +284,13 @@ impl Matcher {
     /// All but the gate; public to tests, which compare both.
     pub(crate) fn inspect_closely(&mut self, raw: &[u8], places: Places) -> Option<Verdict> {
         self.normaliser.run(raw);
+        let version = self.version_in_force;
         let text = &self.normaliser.text;
         let places = if places.meets(Places::LINE) && is_request(text)
             || places.meets(Places::VALUE) && is_whole_request(text)
         {
             places.and(Places::REQUEST)
-        } else if places.meets(Places::LINE) && self.version_in_force > 1 && tells_of_a_process(raw)
-        {
+        } else if places.meets(Places::LINE) && version > 1 && tells_of_a_process(raw) {
             Places::PROCESS
         } else {
             places
@@ -321,13 +341,16 @@ impl Matcher {
                 if rule.places.meets(places)
                     && expression.as_ref().is_none_or(|expression| expression.is_match(seen))
                 {
-                    found.add(id, rule.class, rule.weight);
+                    // Looking for a door is no attack yet.
+                    let probe = rule.class == Class::Scanner && rule.places == Places::REQUEST;
+                    let most = if probe && version > 1 { PROBE } else { u8::MAX };
+                    found.add(id, rule.class, rule.weight.min(most), version);
                 }
             }
         }
         for (index, (class, weight, _)) in COUNTED.iter().enumerate() {
             if counted(&self.normaliser.undone, index, places) {
-                found.add(self.compiled.len() + index, *class, *weight);
+                found.add(self.compiled.len() + index, *class, *weight, version);
             }
         }
         found.verdict()
@@ -429,10 +452,8 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, id: usize, class: Class, weight: u8) {
-        if let Some(strength) = self.verdict.strength.get_mut(class as usize) {
-            *strength = either(*strength, f32::from(weight) / 100.0);
-        }
+    fn add(&mut self, id: usize, class: Class, weight: u8, version: u32) {
+        self.verdict.raise(class, f32::from(weight) / 100.0, version);
         self.weights.push((weight, id as RuleId));
     }
 

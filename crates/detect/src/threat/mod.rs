@@ -109,7 +109,8 @@ impl Class {
 /// 1. The first.
 /// 2. Fields that name a file, a program or another thing are no longer taken for lines of logs or, from
 ///    a `/` on, for requests ([`columns::Place::Value`]); a message of several lines that tells of a
-///    process may name programs and commands.
+///    process may name programs and commands. Signs of a scanner do not add up, and a path that is only
+///    probed makes no alert by itself.
 pub const VERSIONS: &[u32] = &[1, 2];
 
 /// The strength from which on a class counts as found.
