@@ -73,6 +73,36 @@ fn an_attack_alerts_alone_and_other_signs_need_company() {
     assert_eq!(features.entropy().null_count(), 0);
 }
 
+/// The internet's scanners ask every web server for such paths; a tool of attackers is another matter.
+#[test]
+fn a_probe_is_flagged_and_makes_no_alert_alone() {
+    let probes = ["/.env", "/.git/config", "/wp-login.php", "/server-status", "/actuator/health"];
+    let mut urls: Vec<_> = probes.map(Some).to_vec();
+    let mut agents = vec![Some("python-requests/2.31.0"); urls.len()];
+    urls.push(Some("/"));
+    agents.push(Some("sqlmap/1.7#stable (https://sqlmap.org)"));
+    urls.push(Some("/cgi-bin/test?cmd=`id`"));
+    agents.push(Some("python-requests/2.31.0"));
+    let rows = urls.len();
+    let batch = RecordBatch::try_from_iter([
+        ("url", dictionary(&urls)),
+        ("user_agent", dictionary(&agents)),
+        ("outcome", dictionary(&vec![Some("403"); rows])),
+    ])
+    .unwrap();
+    let run = |version| {
+        let mut scorer = ThreatScorer::new().unwrap();
+        scorer.use_version(version);
+        let features = scorer.features(&batch);
+        let found = features.found().filter(|(_, class, _)| class.is_some()).count();
+        let output = scorer.combine(&features, &batch, &SourceNorms::default());
+        (found, output.alerts.iter().map(|alert| alert.row).collect::<Vec<_>>())
+    };
+    assert_eq!(run(2), (rows, vec![rows - 2, rows - 1]));
+    // A log that was judged by version 1 keeps its alerts (C3).
+    assert_eq!(run(1), (rows, (0..rows).collect::<Vec<_>>()));
+}
+
 #[test]
 fn several_columns_of_a_row_add_up() {
     let mut scorer = ThreatScorer::new().unwrap();

@@ -27,7 +27,7 @@
 //!   replay, goes through (C3).
 
 use palisade_detect::baseline::{BaselineOptions, Mode};
-use palisade_detect::threat::ALERT_FROM;
+use palisade_detect::threat::{self, ALERT_FROM};
 use palisade_event::{Entry, Offset};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,13 +105,16 @@ pub struct Operator {
     pub versions: &'static [u32],
 }
 
+/// The operator that makes threat scores.
+pub(crate) const THREAT: &str = "threat";
+
 /// What this release has. A release keeps the previous version of each.
 pub const KNOWN: [Operator; 5] = [
     Operator { name: "alerts", versions: &[1] },
     Operator { name: "baseline", versions: &[1] },
     Operator { name: "decoder", versions: &[1] },
     Operator { name: "norms", versions: &[1] },
-    Operator { name: "threat", versions: &[1] },
+    Operator { name: THREAT, versions: threat::VERSIONS },
 ];
 
 /// The version in force of each operator, by name.
@@ -132,6 +135,11 @@ impl OperatorVersions {
     pub fn newest() -> Self {
         let newest = |operator: &Operator| operator.versions.last().copied().unwrap_or(1);
         Self(KNOWN.iter().map(|operator| (operator.name.to_owned(), newest(operator))).collect())
+    }
+
+    /// The version of an operator; 1 where none is named.
+    pub(crate) fn of(&self, operator: &str) -> u32 {
+        self.0.get(operator).copied().unwrap_or(1)
     }
 
     /// The first operator whose version is not among the known ones.

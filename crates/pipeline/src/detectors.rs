@@ -5,7 +5,7 @@
 //! the finisher. The answers do not depend on how the work was shared (I3).
 
 use crate::alerts::RowAlert;
-use crate::control::{Change, ControlError, DetectorSettings, InForce};
+use crate::control::{Change, ControlError, DetectorSettings, InForce, THREAT};
 use crate::flow::Results;
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use palisade_detect::baseline::{
@@ -32,8 +32,21 @@ fn baseline_options(settings: &DetectorSettings) -> BaselineOptions {
 
 /// The version of the baselines' definition, part of alert ids (I2).
 const BASELINE_VERSION: &str = "1";
-/// The version of the threat score's definition.
-const THREAT_VERSION: &str = "1";
+
+/// A scorer by the version of the threat score's definition that is in force.
+fn scorer(in_force: &InForce) -> Result<ThreatScorer, String> {
+    let mut threat = ThreatScorer::new().map_err(|error| error.to_string())?;
+    threat.use_version(in_force.operators.content.of(THREAT));
+    Ok(threat)
+}
+
+/// The version of the threat score's definition in force, part of alert ids (I2).
+fn threat_version(in_force: &InForce) -> &'static str {
+    match in_force.operators.content.of(THREAT) {
+        1 => "1",
+        _ => "2",
+    }
+}
 
 /// The partition of each row of a frame.
 pub(crate) type FrameRouting = Routing;
@@ -80,7 +93,7 @@ impl WorkerDetectors {
                 })
                 .map_err(|error| format!("its part '{name}': {error}"))?;
         }
-        let threat = ThreatScorer::new().map_err(|error| error.to_string())?;
+        let threat = scorer(&in_force)?;
         Ok(Self { in_force, threat, baselines, table, index, workers })
     }
 
@@ -92,10 +105,16 @@ impl WorkerDetectors {
         kind: &str,
         body: &str,
     ) -> Result<(), ControlError> {
-        if self.in_force.apply(offset, clock, kind, body)? == Change::Detectors {
-            let settings = &self.in_force.detectors.content;
-            let DetectorSettings { baseline, learning_events, threshold, .. } = *settings;
-            self.baselines.reconfigure(baseline, learning_events, threshold);
+        match self.in_force.apply(offset, clock, kind, body)? {
+            Change::Detectors => {
+                let settings = &self.in_force.detectors.content;
+                let DetectorSettings { baseline, learning_events, threshold, .. } = *settings;
+                self.baselines.reconfigure(baseline, learning_events, threshold);
+            }
+            Change::Operators => {
+                self.threat.use_version(self.in_force.operators.content.of(THREAT));
+            }
+            Change::Nothing | Change::Domains => {}
         }
         Ok(())
     }
@@ -158,7 +177,7 @@ impl OrderedDetectors {
             SourceNorms::restore(norms, DEFAULT_SOURCES)
                 .map_err(|error| format!("its part 'norms': {error}"))?
         };
-        let threat = ThreatScorer::new().map_err(|error| error.to_string())?;
+        let threat = scorer(&in_force)?;
         Ok(Self { in_force, threat, norms })
     }
 
@@ -203,7 +222,7 @@ impl OrderedDetectors {
                 row: alert.row,
                 detector: "threat",
                 rule_id: "threat.score",
-                rule_version: THREAT_VERSION,
+                rule_version: threat_version(&self.in_force),
                 title: alert.class.map_or_else(
                     || "high threat score".to_owned(),
                     |class| class.title().to_owned(),
@@ -247,5 +266,44 @@ impl OrderedDetectors {
             judged.columns.push((Core::AnomalyScore, Arc::new(column)));
         }
         judged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{OPERATORS, OperatorVersions, activation};
+    use arrow::array::StringArray;
+    use palisade_event::Entry;
+
+    /// C3: what a log was judged by stays so, up to the control record and over a restart.
+    #[test]
+    fn threat_scores_are_of_the_version_in_force() {
+        let column = Arc::new(StringArray::from(vec!["/usr/bin/git"])) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([("metadata.resource", column)]).unwrap();
+        let start = |in_force: InForce| {
+            let worker = WorkerDetectors::restore(1, 0, 1, &BTreeMap::new(), in_force.clone());
+            (worker.unwrap(), OrderedDetectors::restore(b"", in_force).unwrap())
+        };
+        let judge = |(worker, ordered): &mut (WorkerDetectors, OrderedDetectors)| {
+            let results = Results { features: Some(worker.features(&batch)), ..Results::default() };
+            let judged = ordered.combine(&batch, results);
+            let class = judged.columns.iter().any(|(core, _)| *core == Core::ThreatClass);
+            (class, threat_version(ordered.in_force()))
+        };
+        // Of a log from before operators were control records, version 1 is in force.
+        let mut detectors = start(InForce::default());
+        assert_eq!(judge(&mut detectors), (true, "1"));
+        let newest = serde_json::to_string(&OperatorVersions::newest()).unwrap();
+        let Entry::Control { clock, kind, body } = activation(7, 1, OPERATORS, &newest).unwrap()
+        else {
+            panic!("no control record")
+        };
+        let checkpoint = detectors.1.in_force().clone();
+        detectors.0.control(Offset(3), clock, &kind, &body).unwrap();
+        detectors.1.control(Offset(3), clock, &kind, &body).unwrap();
+        assert_eq!(judge(&mut detectors), (false, "2"));
+        assert_eq!(judge(&mut start(checkpoint)), (true, "1"));
+        assert_eq!(judge(&mut start(detectors.1.in_force().clone())), (false, "2"));
     }
 }

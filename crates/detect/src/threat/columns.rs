@@ -7,7 +7,12 @@
 //! | `user_agent`, and dynamic columns ending in `user_agent` or `useragent` | agent |
 //! | dynamic columns whose last part, or last two parts, is one of [`REQUEST_PARTS`], and all below `url.`, `http.request.`, `http_request.`, `request.`, `headers.`, `cookies.`, `query_params.`, `params.`, `form.` | request |
 //! | dynamic columns whose last part is one of [`COMMAND_PARTS`] | command |
-//! | all other dynamic columns below `metadata.` or `payload.`, and those whose last part is `payload`, `data`, `input`, `value`, `text`, `details` or `description` | line |
+//! | dynamic columns whose last part is `payload`, `data`, `input`, `value`, `text`, `details`, `description` or `rawdata` | line |
+//! | all other dynamic columns below `metadata.` or `payload.` | value |
+//!
+//! A value names something: a file, a program, a host, an application. A path, a name or a command is
+//! what such a field is there for, so none of them is an attack; a step out of a directory, a quote
+//! that ends a string, markup and the like still are. Version 1 of the definition took it for a line.
 //!
 //! Parts are compared without case and without `_` and `-`. Only text columns count; a column of
 //! JSON texts is text.
@@ -18,25 +23,43 @@ use arrow::datatypes::DataType;
 use palisade_event::schema::Core;
 
 /// What kind of text stands in a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
     /// A URL, query, body, cookie, referer.
     Request,
     /// A command line or script of a process, where a command is no attack.
     Command,
-    /// A message, a whole line of a log, or a field about which nothing is known.
+    /// A message, a whole line of a log, or a field that holds text of any kind.
     Line,
+    /// A field with a name of its own that tells nothing of requests or commands.
+    Value,
     /// A user agent.
     Agent,
 }
 
 impl Place {
-    pub(crate) fn places(self) -> Places {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Request, Self::Command, Self::Line, Self::Value, Self::Agent];
+
+    /// Which rules hold in a version of the definition.
+    pub(crate) fn places(self, version: u32) -> Places {
         match self {
+            Self::Value if version == 1 => Places::LINE,
+            Self::Value => Places::VALUE,
             Self::Request => Places::REQUEST,
             Self::Command => Places::COMMAND,
             Self::Line => Places::LINE,
             Self::Agent => Places::AGENT,
+        }
+    }
+
+    /// In which order columns are asked for the payload that stands for a row.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Request => 0,
+            Self::Command => 1,
+            Self::Line | Self::Value => 2,
+            Self::Agent => 3,
         }
     }
 }
@@ -132,8 +155,10 @@ pub fn place_of(name: &str) -> Option<Place> {
         Some(Place::Command)
     } else if is(REQUEST_PARTS) || REQUEST_HEADS.iter().any(|head| lower.starts_with(head)) {
         Some(Place::Request)
-    } else if lower.starts_with("metadata.") || lower.starts_with("payload.") || is(LINE_PARTS) {
+    } else if is(LINE_PARTS) {
         Some(Place::Line)
+    } else if lower.starts_with("metadata.") || lower.starts_with("payload.") {
+        Some(Place::Value)
     } else {
         None
     }
@@ -151,7 +176,7 @@ pub struct PayloadColumn<'a> {
 }
 
 /// The dynamic columns of a batch that can hold a payload: requests first, then commands, then
-/// lines, then agents, each by name.
+/// lines and values, then agents, each by name.
 #[must_use]
 pub fn payload_columns(batch: &RecordBatch) -> Vec<PayloadColumn<'_>> {
     let schema = batch.schema_ref();
@@ -165,7 +190,7 @@ pub fn payload_columns(batch: &RecordBatch) -> Vec<PayloadColumn<'_>> {
             place_of(name).map(|place| PayloadColumn { name, place, array })
         })
         .collect();
-    columns.sort_by_key(|column| (column.place, column.name));
+    columns.sort_by_key(|column| (column.place.rank(), column.name));
     columns
 }
 
@@ -191,7 +216,12 @@ mod tests {
             ("winlog.event_data.CommandLine", Some(Place::Command)),
             ("process.args", Some(Place::Command)),
             ("Event.EventData.ScriptBlockText", Some(Place::Command)),
-            ("metadata.device", Some(Place::Line)),
+            ("metadata.device", Some(Place::Value)),
+            ("metadata.resource", Some(Place::Value)),
+            ("metadata.file_path", Some(Place::Value)),
+            ("metadata.description", Some(Place::Line)),
+            ("metadata.command_line", Some(Place::Command)),
+            ("payload.data", Some(Place::Line)),
             ("metadata.http.user_agent", Some(Place::Agent)),
             ("process.name", None),
             ("file.path", None),

@@ -12,7 +12,7 @@
 //! | outcome is a failure or a refusal | 0.15 |
 //!
 //! So an attack that is beyond doubt makes an alert by itself, and nothing else does: a bad address,
-//! a failed login or a long random string need company.
+//! a failed login, a path that is only probed or a long random string need company.
 
 use super::features::Features;
 use super::norms::{Groups, SourceNorms};

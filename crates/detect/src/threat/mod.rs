@@ -104,6 +104,15 @@ impl Class {
     }
 }
 
+/// The versions of the definition that this release has, ascending (C3).
+///
+/// 1. The first.
+/// 2. Fields that name a file, a program or another thing are no longer taken for lines of logs or, from
+///    a `/` on, for requests ([`columns::Place::Value`]); a message of several lines that tells of a
+///    process may name programs and commands. Signs of a scanner do not add up, and a path that is only
+///    probed makes no alert by itself.
+pub const VERSIONS: &[u32] = &[1, 2];
+
 /// The strength from which on a class counts as found.
 pub const FOUND_FROM: f32 = 0.5;
 
@@ -134,9 +143,15 @@ impl ThreatScorer {
         Ok(Self { matcher: Matcher::new()? })
     }
 
+    /// Uses a version of the definition, one of [`VERSIONS`], from the next text on. A number that is
+    /// none of them stands for the newest; who replays a log refuses it before (C3).
+    pub fn use_version(&mut self, version: u32) {
+        self.matcher.use_version(version);
+    }
+
     /// Looks at one text as it would stand in such a place.
     pub fn inspect(&mut self, place: Place, text: &str) -> Inspection {
-        let Some(verdict) = self.matcher.inspect(text.as_bytes(), place.places()) else {
+        let Some(verdict) = self.matcher.look(text.as_bytes(), place) else {
             return Inspection { class: None, strength: 0.0, reasons: Vec::new() };
         };
         Inspection {

@@ -3,14 +3,14 @@
 use super::{Places, Rule, rule};
 use crate::threat::Class::Scanner;
 
-const WEB: Places = Places::WEB;
+const TEXT: Places = Places::TEXT;
 const REQUEST: Places = Places::REQUEST;
 
 pub(super) const RULES: &[Rule] = &[
     rule(
         Scanner,
         88,
-        WEB,
+        TEXT,
         &[
             "sqlmap",
             "nikto",
@@ -81,7 +81,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         Scanner,
         80,
-        WEB,
+        TEXT,
         &[
             "nuclei",
             "hydra",

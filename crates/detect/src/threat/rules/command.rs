@@ -9,6 +9,7 @@ use crate::threat::Class::Cmdi;
 
 const ANY: Places = Places::ANY;
 const WEB: Places = Places::WEB;
+const TEXT: Places = Places::TEXT;
 const REQUEST: Places = Places::REQUEST;
 const SENT: Places = Places::SENT;
 
@@ -48,7 +49,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         Cmdi,
         70,
-        WEB,
+        TEXT,
         &["/bin/", "/sbin/"],
         r#"^['"]?[\s;|&`(]*/?(?:usr/)?(?:local/)?s?bin/[a-z0-9]|[;|&`]\s*['"]?/?(?:usr/)?(?:local/)?s?bin/[a-z0-9]|/bin/(?:ba|da|z|k|c|tc)?sh\s+-[ci]|\busr/bin/(?:id|whoami)\b"#,
         "path of a program as a value",
@@ -64,7 +65,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         Cmdi,
         80,
-        WEB,
+        TEXT,
         &[
             "cat ", "cat<", "type ", "more ", "less ", "head ", "tail ", "dir ", "ping ", "ls ",
             "net user", "ping.exe",
@@ -168,7 +169,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         Cmdi,
         75,
-        WEB,
+        TEXT,
         &[
             "cmd.exe",
             "cmd /",
@@ -185,7 +186,30 @@ pub(super) const RULES: &[Rule] = &[
         ],
         r#"\bcmd(?:\.exe)?\s+/[ckq]\b|\bpowershell(?:\.exe)?\s+(?:-|/|[a-z]:|get-|invoke|"|\()|\binvoke-(?:expression|webrequest|command|item|mimikatz|shellcode)|\bcertutil\b.*-(?:urlcache|decode)|bitsadmin\b.{0,20}/transfer|\bmshta\s+(?:http|vbscript|javascript)|\b(?:rundll32|regsvr32)(?:\.exe)?\s+\S"#,
         "Windows command in a request",
-    ),
+    )
+    .only(1),
+    rule(
+        Cmdi,
+        75,
+        TEXT,
+        &[
+            "cmd.exe",
+            "cmd /",
+            "cmd+/",
+            "powershell",
+            "pwsh",
+            "invoke-",
+            "certutil",
+            "bitsadmin",
+            "mshta",
+            "wscript",
+            "rundll32",
+            "regsvr32",
+        ],
+        r#"\bcmd(?:\.exe)?\s+/[ckq]\b|\bpowershell(?:\.exe)?\s+(?:-|/|[a-z]:|get-|invoke|"|\()|\binvoke-(?:expression|webrequest|command|item|mimikatz|shellcode)|\bcertutil\b.*-(?:urlcache|decode)|bitsadmin\b.{0,20}/transfer|\bmshta\s+(?:http|vbscript|javascript)|(?:^|[^\\/\w.-])(?:rundll32|regsvr32)(?:\.exe)?\s+\S"#,
+        "Windows command in a request",
+    )
+    .only(2),
     rule(
         Cmdi,
         88,
@@ -208,8 +232,36 @@ pub(super) const RULES: &[Rule] = &[
     ),
     rule(
         Cmdi,
+        88,
+        Places::PROCESS,
+        &[
+            "downloadstring",
+            "downloadfile",
+            "invoke-expression",
+            "iex",
+            "-urlcache",
+            "invoke-mimikatz",
+            "sekurlsa",
+            "vbscript:",
+            "javascript:",
+        ],
+        r"\b(?:iex|invoke-expression)\b.*(?:download|webclient|http)|(?:download(?:string|file|data)\s*\().*(?:iex|invoke|start-process|http)|certutil\b.*-urlcache|invoke-mimikatz|sekurlsa::|mshta(?:\.exe)?\W{1,3}(?:http|vbscript|javascript)|rundll32(?:\.exe)?\s+javascript:",
+        "living-off-the-land download or execution",
+    )
+    .only(2),
+    rule(
+        Cmdi,
+        80,
+        Places::COMMAND.and(Places::PROCESS),
+        &["bitsadmin"],
+        r"\bbitsadmin(?:\.exe)?\b.{0,80}/(?:transfer|addfile)\b.{0,200}\bhttps?:",
+        "download by a tool of the system",
+    )
+    .only(2),
+    rule(
+        Cmdi,
         70,
-        WEB,
+        TEXT,
         &[
             "for /",
             "for %",

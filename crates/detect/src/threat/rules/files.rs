@@ -5,6 +5,7 @@ use crate::threat::Class::PathTraversal;
 
 const ANY: Places = Places::ANY;
 const WEB: Places = Places::WEB;
+const TEXT: Places = Places::TEXT;
 const REQUEST: Places = Places::REQUEST;
 
 pub(super) const RULES: &[Rule] = &[
@@ -52,7 +53,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         PathTraversal,
         82,
-        WEB,
+        TEXT,
         &[
             "etc/passwd",
             "etc/shadow",
@@ -88,7 +89,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         PathTraversal,
         80,
-        WEB,
+        TEXT,
         &[
             "boot.ini",
             "win.ini",
@@ -149,7 +150,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         PathTraversal,
         75,
-        WEB,
+        TEXT,
         &["file:/"],
         r"(?:^|[=:\s'(])file:/{1,3}(?:[a-z]:|etc|boot|windows|proc|\w)",
         "file URL",
@@ -157,7 +158,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         PathTraversal,
         65,
-        WEB,
+        TEXT,
         &["////", "///"],
         r"^/{3,}[^\s/]|[^:/]/{4,}\w",
         "repeated slashes",

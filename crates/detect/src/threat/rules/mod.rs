@@ -30,10 +30,16 @@ impl Places {
     pub(crate) const LINE: Self = Self(4);
     /// Command lines and scripts of processes, where a command is no attack.
     pub(crate) const COMMAND: Self = Self(8);
+    /// Values of named fields, where neither a path nor a name nor a command is an attack.
+    pub(crate) const VALUE: Self = Self(16);
+    /// Messages about processes, which say what programs and commands there were.
+    pub(crate) const PROCESS: Self = Self(32);
     /// All of them.
-    pub(crate) const ANY: Self = Self(15);
-    /// All but command lines.
-    pub(crate) const WEB: Self = Self(7);
+    pub(crate) const ANY: Self = Self(63);
+    /// All but command lines and messages about processes.
+    pub(crate) const WEB: Self = Self(23);
+    /// What was sent, and lines: where a path or a command alone can be the payload.
+    pub(crate) const TEXT: Self = Self(7);
     /// Requests and user agents.
     pub(crate) const SENT: Self = Self(3);
 
@@ -43,7 +49,7 @@ impl Places {
     }
 
     /// The places of both.
-    pub(crate) fn and(self, other: Self) -> Self {
+    pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }
@@ -63,6 +69,8 @@ pub(crate) struct Rule {
     pub(crate) pattern: &'static str,
     /// What was found, in words.
     pub(crate) reason: &'static str,
+    /// The version of the definition that alone has it (C3); none means that all have it.
+    pub(crate) only: Option<u32>,
 }
 
 /// Shorter to write.
@@ -74,7 +82,20 @@ const fn rule(
     pattern: &'static str,
     reason: &'static str,
 ) -> Rule {
-    Rule { class, weight, places, triggers, pattern, reason }
+    Rule { class, weight, places, triggers, pattern, reason, only: None }
+}
+
+impl Rule {
+    /// The rule in one version of the definition only.
+    const fn only(mut self, version: u32) -> Self {
+        self.only = Some(version);
+        self
+    }
+
+    /// Whether a version of the definition has it.
+    pub(crate) fn is_in(&self, version: u32) -> bool {
+        self.only.is_none_or(|only| only == version)
+    }
 }
 
 /// All rules, in a fixed order.

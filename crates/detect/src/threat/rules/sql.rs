@@ -246,7 +246,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         Sqli,
         35,
-        Places::LINE,
+        Places::LINE.and(Places::VALUE),
         &["select", "insert", "drop"],
         r"\bselect\b.+\bfrom\b|\binsert\s+into\b.+\bvalues\b|\bdrop\s+table\b",
         "SQL statement",
