@@ -88,16 +88,18 @@ impl CompactionPolicy {
                 if class == top && run.len() >= SHUT_IN {
                     of_class = enough;
                 }
-                if of_class >= enough {
-                    break;
+                // A run whose segments don't fit with each other does not hold up those behind it.
+                if of_class >= enough
+                    && let Some(chosen) = self.pick(segments, &run, class, enough)
+                {
+                    return Some(chosen);
                 }
                 run.clear();
                 of_class = 0;
             }
-            if of_class < enough {
-                continue;
-            }
-            if let Some(chosen) = self.pick(segments, &run, class, enough) {
+            if of_class >= enough
+                && let Some(chosen) = self.pick(segments, &run, class, enough)
+            {
                 return Some(chosen);
             }
         }
@@ -259,6 +261,13 @@ mod tests {
         // Each nearly fills one alone: nothing is merged, and nothing is tried for ever.
         let sizes = (0..300u32).map(|n| (1_000, (n * 200..n * 200 + 200).collect()));
         assert_eq!(run_wide(&policy, sizes).1, 0.0);
+        // Nor do such neighbours keep those behind a large segment from being merged.
+        let unfit = (0..300u32).map(|n| (1_000, (n * 200..n * 200 + 200).collect()));
+        let large = std::iter::once((2 << 20, BTreeSet::new()));
+        let small = (0..2_000).map(|_| (1_000, BTreeSet::from([u32::MAX])));
+        let (live, amplification) = run_wide(&policy, unfit.chain(large).chain(small));
+        assert!(live.len() < 300 + 40, "{} files", live.len());
+        assert!(amplification <= 5.0, "{amplification}");
         // A file that takes no more does not keep the small ones behind it from being merged.
         let filler = std::iter::once((1_000, (0..policy.target_chunks as u32).collect()));
         let small = (0..2_000).map(|_| (1_000, BTreeSet::from([u32::MAX])));
