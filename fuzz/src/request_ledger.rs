@@ -3,7 +3,7 @@
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 
 pub fn run(data: &[u8]) {
-    let limits = LedgerLimits { per_tenant: 3 };
+    let limits = LedgerLimits { per_tenant: 3, per_tenant_bytes: 4096 };
     let ledger = Ledger::new(limits);
     let read = ledger.restore(data);
     let written = ledger.save().expect("it can be written");

@@ -6,6 +6,7 @@ mod allocator;
 mod client;
 mod commands;
 mod config;
+mod maintenance;
 mod reload;
 mod server;
 

@@ -2,6 +2,7 @@
 //! in the order that loses nothing.
 
 use crate::config::Config;
+use crate::maintenance::{MaintenanceMetrics, maintain};
 use crate::reload::{
     Parts, ReloadMetrics, Reloader, Source, body_limits, decode_limits, detector_settings,
     host_names, query_limits, read_lists, retention,
@@ -27,7 +28,6 @@ use palisade_pipeline::clock::{Clock, SystemClock};
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
-use palisade_pipeline::priority::Priority;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
 use palisade_query::{QueryEngine, Snapshots};
 use palisade_table::{Snapshot, TableOptions, Tables};
@@ -188,6 +188,7 @@ impl Server {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let reload_metrics = ReloadMetrics::register(&mut registry);
+        let maintenance_metrics = MaintenanceMetrics::register(&mut registry);
         let door_metrics = DoorMetrics::register(&mut registry);
         let live = Arc::new(Live::default());
         let ledger = Arc::new(Ledger::new(LedgerLimits::default()));
@@ -319,7 +320,13 @@ impl Server {
             }));
         }
         let stopping = Arc::new(AtomicBool::new(false));
-        let maintenance = maintain(Arc::clone(&tables), epoch, clock, Arc::clone(&stopping))?;
+        let maintenance = maintain(
+            Arc::clone(&tables),
+            epoch,
+            clock,
+            maintenance_metrics,
+            Arc::clone(&stopping),
+        )?;
         Ok(Self {
             runtime,
             stop,
@@ -445,31 +452,6 @@ async fn watch_keys(keys: Arc<KeyStore>, stop: CancellationToken) {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
-}
-
-/// Compaction, retention and deletion, one bounded step after the other.
-fn maintain(
-    tables: Arc<Tables>,
-    epoch: u64,
-    clock: Arc<dyn Clock>,
-    stopping: Arc<AtomicBool>,
-) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
-        Priority::Background.take();
-        while !stopping.load(Ordering::Acquire) {
-            let pause = match tables.maintain(clock.now(), epoch) {
-                Ok(report) if report.more => Duration::ZERO,
-                Ok(_) => Duration::from_secs(1),
-                Err(error) => {
-                    tracing::warn!(%error, "table maintenance failed, it is tried again");
-                    Duration::from_secs(10)
-                }
-            };
-            if !pause.is_zero() {
-                std::thread::park_timeout(pause);
-            }
-        }
-    })
 }
 
 /// Makes sure that a path exists before anything is opened in it.

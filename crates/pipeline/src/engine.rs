@@ -163,10 +163,7 @@ impl Engine {
                 metrics: on.metrics.clone(),
                 saving: None,
             };
-            threads.push(spawn("worker", &fatal_sender, move || {
-                Priority::Detection.take();
-                worker.run()
-            })?);
+            threads.push(spawn("worker", &fatal_sender, move || worker.run())?);
         }
         on.log.subscribe(Box::new({
             let feed = Arc::clone(&feed);

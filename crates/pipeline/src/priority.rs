@@ -1,17 +1,15 @@
 //! Which threads go first when there is more to do than there are cores.
 //!
-//! A request waits for network, decoder and the log's writer; these keep the priority of the process. Nobody
-//! waits for the others in the same way, so they yield: workers a little, as rows are visible after
-//! them; sealing, compaction and retention more, as they have seconds before their bounds are
-//! reached. When these bounds are reached the threads before them wait, and they get the cores that they
-//! need. On two cores at 380,000 events a second this took the 99th percentile of acknowledgements from 540 ms to 50 ms
-//! (`docs/benchmarks.md`).
+//! What stands further down the stream goes before what stands further up: frames that wait between two
+//! stages make the senders wait in the end. So decoders yield a little to the log's writer and to the workers, and sealing,
+//! compaction and retention yield to all of them, as they have seconds before their bounds are reached. When these
+//! bounds are reached the others wait, and they get the cores that they need.
 
 /// What a thread is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Detection and what makes rows visible.
-    Detection,
+    /// Decoding what comes in.
+    Decoding,
     /// Sealing, compaction, retention.
     Background,
 }
@@ -20,8 +18,8 @@ impl Priority {
     /// Nice values, POSIX.1-2024 `setpriority`; a step is about a quarter of the share of a core.
     fn nice(self) -> i32 {
         match self {
-            Self::Detection => 3,
-            Self::Background => 10,
+            Self::Decoding => 2,
+            Self::Background => 5,
         }
     }
 
@@ -51,7 +49,7 @@ mod tests {
             Priority::Background.take();
             rustix::process::getpriority_process(None).unwrap()
         });
-        assert_eq!(of_thread.join().unwrap(), (before + 10).min(19));
+        assert_eq!(of_thread.join().unwrap(), (before + 5).min(19));
         assert_eq!(rustix::process::getpriority_process(None).unwrap(), before);
     }
 }

@@ -1,5 +1,11 @@
 //! Merging segments into one: all inputs are read side by side in batches, their rows put in order,
 //! and written a row group at a time. In memory are a batch of each input and the row group.
+//!
+//! Where segments have many columns ([`WIDE`]), rows in memory would be few and row groups short, and
+//! thousands of descriptions of chunks for each. There only the keys are read side by side, which gives the order;
+//! the columns of a row group are read some at a time ([`columns`]).
+
+mod columns;
 
 use crate::encode::Run;
 use crate::encode::unit::{Layout, cut_runs};
@@ -11,17 +17,22 @@ use crate::segment::{SegmentWriter, Written};
 use crate::snapshot::SegmentFile;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use columns::Sources;
 use palisade_event::column::Text;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Rows of a batch that is read, at most.
 const BATCH_ROWS: usize = 8192;
+/// With more columns than these, segments are merged some columns at a time.
+const WIDE: usize = 128;
 
 /// How a merge came out.
 pub(crate) enum Merged {
@@ -46,11 +57,16 @@ pub(crate) fn merge(
         inputs.iter().map(|input| open(input)).collect::<Result<_, _>>()?;
     let schemas: Vec<&SchemaRef> = metadata.iter().map(ArrowReaderMetadata::schema).collect();
     let layout = Layout::union(table, schemas.into_iter())?;
+    if layout.columns.len() > WIDE {
+        let sources = Sources::new(inputs, metadata, &layout, memory_bytes);
+        return columns::merge(&sources, &layout, path, cutoffs, is_stopping);
+    }
     let rows: u64 = inputs.iter().map(|input| input.meta.rows).sum();
     let plan = MemoryPlan::of(&metadata, rows, memory_bytes);
     let mut streams: Vec<Input> = Vec::with_capacity(inputs.len());
     for (number, (input, metadata)) in inputs.iter().zip(metadata).enumerate() {
-        let mut stream = Input::new(Arc::clone(input), metadata, plan.batch_rows, number)?;
+        let all = ProjectionMask::all();
+        let mut stream = Input::new(Arc::clone(input), metadata, all, plan.batch_rows, number)?;
         stream.advance(table, cutoffs)?;
         streams.push(stream);
     }
@@ -59,11 +75,12 @@ pub(crate) fn merge(
     while let Some((at, until)) = next_run(&streams) {
         let Some(stream) = streams.get_mut(at) else { break };
         let limit = plan.group_rows - unit.rows;
-        let taken = stream.take(until.as_ref(), limit, &mut unit);
+        let taken = stream.take(until.as_ref(), limit);
+        stream.keep(&taken, &mut unit);
         if stream.is_at_end() {
             stream.advance(table, cutoffs)?;
         }
-        if unit.rows >= plan.group_rows || taken == 0 {
+        if unit.rows >= plan.group_rows || taken.is_empty() {
             if is_stopping() {
                 return Ok(Merged::Stopped);
             }
@@ -122,6 +139,8 @@ struct Input {
     reader: ParquetRecordBatchReader,
     number: usize,
     current: Option<Current>,
+    /// Rows of the batches before the current one.
+    before: u64,
     /// Where the current batch stands in the unit, once some of its rows do.
     in_unit: Option<u32>,
     /// Rows that were too old.
@@ -153,15 +172,17 @@ impl Input {
     fn new(
         file: Arc<SegmentFile>,
         metadata: ArrowReaderMetadata,
+        columns: ProjectionMask,
         batch_rows: usize,
         number: usize,
     ) -> Result<Self, TableError> {
         let handle = File::open(&file.path).map_err(TableError::io("open", &file.path))?;
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(handle, metadata)
+            .with_projection(columns)
             .with_batch_size(batch_rows)
             .build()
             .map_err(|error| TableError::damaged(&file.path, error.to_string()))?;
-        Ok(Self { file, reader, number, current: None, in_unit: None, dropped: 0 })
+        Ok(Self { file, reader, number, current: None, before: 0, in_unit: None, dropped: 0 })
     }
 
     /// Goes to the next row that is wanted: leaves out rows that are too old, and reads on when the
@@ -184,6 +205,7 @@ impl Input {
                 }
             }
             self.in_unit = None;
+            self.before += self.current.as_ref().map_or(0, |last| last.batch.num_rows() as u64);
             let Some(batch) = self.reader.next() else {
                 self.current = None;
                 return Ok(());
@@ -211,11 +233,11 @@ impl Input {
         })
     }
 
-    /// Moves the rows of the current tenant that come before `until` into the unit, at most `limit`;
-    /// how many.
-    fn take(&mut self, until: Option<&Key>, limit: usize, unit: &mut PendingUnit) -> usize {
-        let Some(current) = &mut self.current else { return 0 };
-        let Some((tenant, end)) = current.tenant().cloned() else { return 0 };
+    /// Goes past the rows of the current tenant that come before `until`, at most `limit`; which they
+    /// are in the current batch.
+    fn take(&mut self, until: Option<&Key>, limit: usize) -> Range<usize> {
+        let Some(current) = &mut self.current else { return 0..0 };
+        let Some((tenant, end)) = current.tenant().cloned() else { return 0..0 };
         let start = current.row;
         let mut rows = (end - start).min(limit);
         if let Some((other, time, position, number)) = until
@@ -239,16 +261,18 @@ impl Input {
             }
             rows = known;
         }
-        if rows == 0 {
-            return 0;
-        }
+        current.row += rows;
+        start..start + rows
+    }
+
+    /// Moves rows of the current batch into the unit.
+    fn keep(&mut self, rows: &Range<usize>, unit: &mut PendingUnit) {
+        let Some(current) = self.current.as_ref().filter(|_| !rows.is_empty()) else { return };
         let batch = *self.in_unit.get_or_insert_with(|| {
             unit.batches.push(current.batch.clone());
             unit.batches.len() as u32 - 1
         });
-        unit.push(Run { batch, start: start as u32, len: rows as u32 });
-        current.row += rows;
-        rows
+        unit.push(Run { batch, start: rows.start as u32, len: rows.len() as u32 });
     }
 }
 
@@ -296,6 +320,15 @@ fn next_run(streams: &[Input]) -> Option<(usize, Option<Key>)> {
     least.map(|(at, _)| (at, second))
 }
 
+fn push_run(runs: &mut Vec<Run>, run: Run) {
+    match runs.last_mut() {
+        Some(last) if last.batch == run.batch && last.start + last.len == run.start => {
+            last.len += run.len;
+        }
+        _ => runs.push(run),
+    }
+}
+
 /// Rows in order that are not written yet.
 #[derive(Default)]
 struct PendingUnit {
@@ -307,12 +340,7 @@ struct PendingUnit {
 impl PendingUnit {
     fn push(&mut self, run: Run) {
         self.rows += run.len as usize;
-        match self.runs.last_mut() {
-            Some(last) if last.batch == run.batch && last.start + last.len == run.start => {
-                last.len += run.len;
-            }
-            _ => self.runs.push(run),
-        }
+        push_run(&mut self.runs, run);
     }
 
     /// Writes the rows as one row group; the file is made with the first.

@@ -108,7 +108,7 @@ impl SegmentWriter {
         groups: &[Vec<Run>],
     ) -> Result<(), TableError> {
         let unit = Unit::new(&self.layout, batches);
-        let encoded = unit.encode(groups, &mut self.target)?;
+        let encoded = unit.encode(0..self.layout.columns.len(), groups, &mut self.target)?;
         for (chunks, runs) in encoded.into_iter().zip(groups) {
             let write = || {
                 let mut group = self.file.next_row_group()?;
@@ -120,6 +120,34 @@ impl SegmentWriter {
             write().map_err(|error| refused(&self.path, &self.layout.table, error))?;
             self.target.rows += runs.iter().map(|run| u64::from(run.len)).sum::<u64>();
         }
+        Ok(())
+    }
+
+    /// Writes one row group of which not all columns are in memory at a time. `read` is asked for the
+    /// columns from an index on, and gives the index after the last one read and the batches that the
+    /// runs are of; columns that a batch does not have are null there.
+    pub(crate) fn write_by_columns(
+        &mut self,
+        runs: Vec<Run>,
+        mut read: impl FnMut(usize) -> Result<(usize, Vec<RecordBatch>), TableError>,
+    ) -> Result<(), TableError> {
+        let Self { path, layout, file, target } = self;
+        let failed = |error| refused(path, &layout.table, error);
+        let rows = runs.iter().map(|run| u64::from(run.len)).sum::<u64>();
+        let groups = [runs];
+        let mut group = file.next_row_group().map_err(failed)?;
+        let mut column = 0;
+        while column < layout.columns.len() {
+            let (end, batches) = read(column)?;
+            let end = end.max(column + 1);
+            let encoded = Unit::new(layout, &batches).encode(column..end, &groups, target)?;
+            for chunk in encoded.into_iter().flatten() {
+                chunk.append_to(&mut group).map_err(failed)?;
+            }
+            column = end;
+        }
+        group.close().map_err(failed)?;
+        target.rows += rows;
         Ok(())
     }
 

@@ -194,6 +194,19 @@ fn batch(offset: u64, rows: &[TestRow], encoded: bool) -> (RecordBatch, Vec<Row>
         }
     };
     columns.extend(extra);
+    // Some entries make their segments wide, each with a hundred columns of its own and fifty of all.
+    for n in 0..if rows.len() % 5 == 0 { 150 } else { 0 } {
+        let name = if n < 50 { format!("w{n}") } else { format!("w{n}_{}", offset % 7) };
+        let with = n % rows.len();
+        let values = (0..rows.len()).map(|at| (at == with).then_some(n as i64));
+        let array: ArrayRef = match n % 3 {
+            0 => texts(values.map(|v| v.map(|v| v.to_string())).collect(), encoded),
+            _ => Arc::new(values.collect::<Int64Array>()),
+        };
+        let value = if n % 3 == 0 { format!("\"{n}\"") } else { n.to_string() };
+        wanted[with].insert(name.clone(), value);
+        columns.push(plain(&name, array));
+    }
     let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
     (RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap(), wanted)
 }
@@ -256,7 +269,13 @@ fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
 fn small_options() -> TableOptions {
     TableOptions {
         seal_rows: 100,
-        compaction: CompactionPolicy { fan_in: 2, ..CompactionPolicy::default() },
+        // So little memory that wide segments are merged a few columns at a time.
+        compaction: CompactionPolicy {
+            fan_in: 2,
+            memory_bytes: 8 << 10,
+            target_chunks: u64::MAX,
+            ..CompactionPolicy::default()
+        },
         retention: Vec::new(),
         grace_micros: 0,
     }

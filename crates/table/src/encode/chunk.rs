@@ -215,7 +215,9 @@ impl<'a> ChunkWriter<'a> {
         bounds: Option<(Bounds, bool)>,
         bloom_filter: Option<Sbbf>,
     ) -> Result<EncodedChunk> {
-        let bytes = self.out.into_inner()?;
+        // A row group may have thousands of chunks, most of them of a few bytes: none may keep the room in
+        // which it was written.
+        let bytes = Bytes::from(self.out.into_inner()?.into_boxed_slice());
         let compression = if self.compress == Some(false) {
             Compression::UNCOMPRESSED
         } else {
@@ -243,7 +245,7 @@ impl<'a> ChunkWriter<'a> {
                 column_index,
                 offset_index: Some(self.offset_index.build()),
             },
-            bytes: Bytes::from(bytes),
+            bytes,
         })
     }
 

@@ -20,6 +20,7 @@ use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::SchemaDescPtr;
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Text columns whose chunks have bloom filters.
@@ -197,10 +198,11 @@ impl<'a> Unit<'a> {
         Ok(arrays)
     }
 
-    /// Encodes the row groups, column by column, so that one column's dictionaries are in memory at
-    /// a time. The result is per row group, per column.
+    /// Encodes these columns of the row groups, column by column, so that one column's dictionaries are
+    /// in memory at a time. The result is per row group, per column.
     pub(crate) fn encode(
         &self,
+        columns: Range<usize>,
         groups: &[Vec<Run>],
         target: &mut Target,
     ) -> Result<Vec<Vec<Chunk>>, TableError> {
@@ -208,7 +210,8 @@ impl<'a> Unit<'a> {
         let first_row = *first_row;
         let mut chunks: Vec<Vec<Chunk>> = groups.iter().map(|_| Vec::new()).collect();
         facts.encoded.resize(self.layout.columns.len(), false);
-        for (column, (name, kind)) in self.layout.columns.iter().enumerate() {
+        let wanted = self.layout.columns.iter().enumerate().take(columns.end).skip(columns.start);
+        for (column, (name, kind)) in wanted {
             let failed = |error: &dyn std::fmt::Display| {
                 TableError::columns(&self.layout.table, format!("column {name}: {error}"))
             };
@@ -245,7 +248,7 @@ impl<'a> Unit<'a> {
                 }
                 Kind::List => {
                     for (group, (runs, chunks)) in groups.iter().zip(&mut chunks).enumerate() {
-                        let chunk = self.library_chunk(column, group, &arrays, runs, nested);
+                        let chunk = self.parquet_chunk(column, group, &arrays, runs, nested);
                         chunks.push(Chunk::Library(chunk.map_err(|error| failed(&error))?));
                     }
                 }
@@ -298,7 +301,7 @@ impl<'a> Unit<'a> {
     }
 
     /// A nested column's chunk, by the Parquet library.
-    fn library_chunk(
+    fn parquet_chunk(
         &self,
         column: usize,
         group: usize,
