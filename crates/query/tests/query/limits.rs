@@ -82,7 +82,12 @@ fn what_outgrows_its_memory_is_written_to_disk() {
     let pairs = "(SELECT a.message || '/' || b.message AS m \
                  FROM events a, events b WHERE b.position < 300)";
     for (sql, expected) in [
-        (format!("SELECT count(*) AS n FROM (SELECT m FROM {pairs} GROUP BY m)"), json!(900_000)),
+        (
+            format!(
+                "SELECT count(*) AS n FROM (SELECT m, count(*) AS c FROM {pairs} GROUP BY m) WHERE c = 1"
+            ),
+            json!(900_000),
+        ),
         (
             format!(
                 "SELECT count(*) AS n FROM (SELECT m, row_number() OVER (ORDER BY m) AS r FROM {pairs}) WHERE r > 0"
