@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout_at;
 
-/// How many segments are recent.
-const RECENT: usize = 2;
 /// A limit of rows beyond this is none.
 const MAX_ROWS: usize = 1 << 60;
 /// The stack of a query thread. With it, [`crate::guard::MAX_DEPTH`] is safe by a wide margin.
@@ -247,22 +245,6 @@ impl QueryEngine {
         limits: Limits,
     ) -> BoxFuture<'a, Result<QueryResult, QueryError>> {
         self.start(snapshots, tenant, sql, limits).boxed()
-    }
-
-    /// The time, in microseconds since the epoch, from which on the newest two segments of a table have rows:
-    /// who wants a few of the newest rows looks there first, and need not open all others. `None` when
-    /// there are no more segments than that. Older rows may stand there too, and some as new elsewhere.
-    #[must_use]
-    pub fn recent(&self, table: &str) -> Option<i64> {
-        let snapshot = self.snapshot(table)?;
-        let mut ends: Vec<(i64, i64)> = snapshot
-            .segments
-            .iter()
-            .map(|segment| (segment.meta.max_time, segment.meta.min_time))
-            .collect();
-        ends.sort_unstable_by(|left, right| right.cmp(left));
-        let newest = ends.get(..RECENT).filter(|_| ends.len() > RECENT)?;
-        newest.iter().map(|(_, min)| *min).min()
     }
 
     /// What the engine knows of a table.

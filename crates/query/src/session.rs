@@ -193,6 +193,7 @@ impl Session {
     ) -> std::result::Result<Arc<dyn ExecutionPlan>, QueryError> {
         let tables = self.tables();
         let named = |error: DataFusionError| QueryError::of(&error, &tables);
+        guard::check_text(sql)?;
         let dialect = self.state.config().options().sql_parser.dialect;
         let mut statement = self.state.sql_to_statement(sql, &dialect).map_err(named)?;
         guard::check_statement(&statement)?;

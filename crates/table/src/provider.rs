@@ -334,8 +334,7 @@ impl TableProvider for EventTable {
             )));
         }
         if !files.is_empty() {
-            let tenant = Arc::from(self.tenant.as_str());
-            let search = Search::new(&self.cache, &self.snapshot.table, &tenant, &wanted);
+            let search = Search::new(&self.cache, &self.snapshot.table, &wanted);
             inputs.push(self.scan_segments(state, &schema, files, limit, search)?);
         }
         if inputs.is_empty() {

@@ -242,8 +242,8 @@ fn known<'a>(picks: &mut [(&'a str, &'a str, &'a str)], column: &str, literal: &
 
 /// The newest rows that meet all conditions, as [`select`] shows them.
 ///
-/// At first only the span of time of so many rows is looked for, in the columns of the conditions, and in the
-/// newest segments before all others; then all columns are read of what lies in it, which is few pages.
+/// At first only the span of time of so many rows is looked for, in the columns of the conditions; then all
+/// columns are read of what lies in it, which is few pages.
 #[expect(clippy::too_many_arguments, reason = "what a SELECT is made of")]
 async fn newest(
     state: &ApiState,
@@ -256,31 +256,18 @@ async fn newest(
     limit: usize,
 ) -> Result<Vec<Row>, Failure> {
     const TIME: [(&str, &str, &str); 1] = [("\"time\"", "time", "time")];
-    let mut span = None;
-    // A single row is looked up by its id, which says itself where not to look.
-    let recent = state.query.recent(table).filter(|_| limit > 1);
-    for from in [recent, None] {
-        let is_all = from.is_none();
-        let recent = from.map(|from| format!("\"time\" >= {}", sql::moment(from)));
-        conditions.extend(recent.map(|recent| Condition::new(recent, &["time"])));
-        let times = select(table, have, &TIME, std::iter::empty(), &conditions, limit);
-        if !is_all {
-            conditions.pop();
-        }
-        let Some(times) = times else { return Ok(Vec::new()) };
-        let text = format!(
-            "SELECT CAST(min(\"time\") AS BIGINT) AS since, CAST(max(\"time\") AS BIGINT) AS until, \
-             count(*) AS n FROM ({times})"
-        );
-        let rows = sql::rows(state, tenant, &text, 1).await?;
-        let found = |name| rows.first().and_then(|row| sql::integer(row, name));
-        span = found("since").zip(found("until"));
-        // With as many as are wanted, what is older than all of them is not among the newest.
-        if is_all || found("n").is_some_and(|n| usize::try_from(n) == Ok(limit)) {
-            break;
-        }
-    }
-    let Some((since, until)) = span else { return Ok(Vec::new()) };
+    let Some(times) = select(table, have, &TIME, std::iter::empty(), &conditions, limit) else {
+        return Ok(Vec::new());
+    };
+    let text = format!(
+        "SELECT CAST(min(\"time\") AS BIGINT) AS since, CAST(max(\"time\") AS BIGINT) AS until \
+         FROM ({times})"
+    );
+    let span = sql::rows(state, tenant, &text, 1).await?;
+    let bound = |name| span.first().and_then(|row| sql::integer(row, name));
+    let (Some(since), Some(until)) = (bound("since"), bound("until")) else {
+        return Ok(Vec::new());
+    };
     let span = format!("\"time\" >= {} AND \"time\" <= {}", sql::moment(since), sql::moment(until));
     conditions.push(Condition::new(span, &["time"]));
     let Some(text) = select(table, have, picks, more, &conditions, limit) else {

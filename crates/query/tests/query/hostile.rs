@@ -296,6 +296,12 @@ fn repeated() -> impl Strategy<Value = String> {
         "1::INT",
         "~",
         "INTERVAL ",
+        "EXPLAIN ANALYZE ",
+        "CAST(1 AS ARRAY<",
+        "ARRAY<",
+        "STRUCT<a ",
+        "[]",
+        "*, ",
     ];
     const BEFORE: &[&str] = &["", "SELECT ", "SELECT * FROM "];
     let part = prop::sample::select(PARTS);
@@ -326,6 +332,32 @@ fn any_words_are_answered_or_refused() {
 #[test]
 fn any_change_of_a_query_is_answered_or_refused() {
     each(800, changed());
+}
+
+/// Each of these once ended the process, or could have: the parser and the planner follow them by recursion,
+/// or put the columns of all tables together at each.
+#[test]
+fn what_is_followed_without_end_is_too_complex() {
+    let house = house();
+    for sql in [
+        format!("{} SELECT 1", "EXPLAIN ".repeat(8_000)),
+        format!("{} SELECT 1", "EXPLAIN ANALYZE ".repeat(4_000)),
+        format!("SELECT {}", "INTERVAL ".repeat(7_000)),
+        format!("SELECT CAST(1 AS {}", "ARRAY<".repeat(10_000)),
+        format!("SELECT CAST(1 AS INT{})", "[]".repeat(30_000)),
+        format!("SELECT * FROM events MATCH_RECOGNIZE (PATTERN {}", "(".repeat(60_000)),
+        format!("SELECT count(*) FROM events{}", ", events".repeat(8_000)),
+        format!("SELECT *{} FROM events", ", *".repeat(20_000)),
+    ] {
+        let limits = Limits { time: TIME, ..Limits::default() };
+        let error = ask_within(&house.engine, "mine", &sql, limits).unwrap_err();
+        let shown: String = sql.chars().take(60).collect();
+        assert!(matches!(error, QueryError::TooComplex { .. }), "{shown}: {error}");
+    }
+    for sql in ["EXPLAIN SELECT 1", "SELECT INTERVAL '1 day'", "SELECT [[1], [2]]"] {
+        law(&house, sql);
+        assert!(ask_within(&house.engine, "mine", sql, Limits::default()).is_ok(), "{sql}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Looking for what no index knows: texts inside of values, and ids that derive from others.
+//! Looking for what no index knows: texts inside of values, and values that a Bloom filter only suspects.
 //!
 //! Just before a segment's file is scanned, the pages of the column in question are looked through as bytes
 //! ([`pages`]): that costs a fraction of making an array of every value and evaluating the filter on each.
@@ -11,8 +11,8 @@ mod pages;
 mod source;
 mod unpack;
 
-use super::files::{Footer, ReadCache, all_null, leaf};
-use super::prune::{MAX_SOUGHT, Wanted, record_ids};
+use super::files::{Footer, ReadCache, leaf};
+use super::prune::{MAX_SOUGHT, Wanted};
 use super::schema::{ID, stored_name};
 use super::tenants::{intersect, selection};
 use crate::SegmentFile;
@@ -22,20 +22,16 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::physical_plan::metrics::Count;
 use memchr::memmem::Finder;
-use pages::{Chunk, PageFile, Seen, Sought};
-use palisade_event::SenderIds;
+use pages::{Chunk, PageFile, Seen};
 use palisade_event::schema::{Core, EVENTS, is_json};
 use parquet::file::statistics::Statistics;
 pub(super) use source::SearchedSource;
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// After so many pages it is asked whether the search pays.
 const TRIAL: usize = 96;
-/// The most sources of a row group of which ids are derived.
-const MAX_SOURCES: usize = 4;
 
 /// A column and a text that each wanted row holds in it.
 #[derive(Debug)]
@@ -51,9 +47,7 @@ struct Text {
 #[derive(Debug)]
 pub(super) struct Search {
     cache: Arc<ReadCache>,
-    tenant: Arc<str>,
     texts: Vec<Text>,
-    ids: BTreeSet<[u8; 16]>,
     /// The least and greatest time that is wanted.
     time: (i64, i64),
     pages: AtomicUsize,
@@ -62,12 +56,7 @@ pub(super) struct Search {
 
 impl Search {
     /// What is to be looked for of what a query wants; `None` when that is nothing.
-    pub(super) fn new(
-        cache: &Arc<ReadCache>,
-        table: &str,
-        tenant: &Arc<str>,
-        wanted: &Wanted,
-    ) -> Option<Self> {
+    pub(super) fn new(cache: &Arc<ReadCache>, table: &str, wanted: &Wanted) -> Option<Self> {
         let finder = |text: &str| Finder::new(text.as_bytes()).into_owned();
         let mut texts: Vec<Text> = Vec::new();
         for (column, text) in &wanted.holds {
@@ -78,13 +67,11 @@ impl Search {
             let column = stored_name(table, column).to_owned();
             texts.push(Text { column, finders: vec![finder(text)], equal: false });
         }
-        let mut ids = BTreeSet::new();
         for (column, values) in &wanted.equal {
-            if table == EVENTS && column == ID {
-                ids.extend(record_ids(values));
-            } else if INDEXED.contains(&column.as_str()) {
-                // The entity index knows these by page already.
-            } else if (1..=MAX_SOUGHT).contains(&values.len())
+            // The entity index knows some by page already, and ids are computed.
+            let known = INDEXED.contains(&column.as_str()) || (table == EVENTS && column == ID);
+            if !known
+                && (1..=MAX_SOUGHT).contains(&values.len())
                 && values.iter().all(|value| !value.is_empty())
             {
                 let column = stored_name(table, column).to_owned();
@@ -92,11 +79,9 @@ impl Search {
                 texts.push(Text { column, finders, equal: true });
             }
         }
-        (!texts.is_empty() || !ids.is_empty()).then(|| Self {
+        (!texts.is_empty()).then(|| Self {
             cache: Arc::clone(cache),
-            tenant: Arc::clone(tenant),
             texts,
-            ids,
             time: wanted.time,
             pages: AtomicUsize::new(0),
             found: AtomicUsize::new(0),
@@ -189,57 +174,9 @@ impl Search {
                 rows = found;
             }
         }
-        if !self.ids.is_empty()
-            && let Some(found) = self.find_ids(footer, file, group, &rows, &mut seen)
-        {
-            rows = found;
-        }
         self.pages.fetch_add(seen.pages, Ordering::Relaxed);
         self.found.fetch_add(seen.found, Ordering::Relaxed);
         rows
-    }
-
-    /// The rows whose ids may be among the wanted ones: stored ids, and those of senders' ids.
-    fn find_ids(
-        &self,
-        footer: &Footer,
-        file: &Arc<PageFile>,
-        group: usize,
-        rows: &[Range<u64>],
-        seen: &mut Seen,
-    ) -> Option<Vec<Range<u64>>> {
-        let metadata = &footer.metadata;
-        let column = |core: Core| leaf(metadata, &footer.schema, core.name());
-        let mut found = Vec::new();
-        if let Some(stored) =
-            column(Core::RecordId).filter(|leaf| !all_null(metadata, group, *leaf))
-        {
-            let chunk = Chunk::new(file, metadata, group, stored);
-            for id in &self.ids {
-                let finder = Finder::new(id).into_owned();
-                found.extend(chunk.find(rows, Sought::Text(&finder), seen)?);
-            }
-        }
-        if let Some(sent) = column(Core::EventId).filter(|leaf| !all_null(metadata, group, *leaf)) {
-            let mut sources = vec![String::new()];
-            if let Some(source) = column(Core::Source) {
-                let chunk = Chunk::new(file, metadata, group, source);
-                if !all_null(metadata, group, source) {
-                    sources.extend(chunk.entries(MAX_SOURCES)?);
-                }
-            }
-            let mut derived: Vec<(String, SenderIds)> =
-                sources.into_iter().map(|source| (source, SenderIds::default())).collect();
-            let mut test = |value: &[u8]| {
-                let Ok(value) = std::str::from_utf8(value) else { return true };
-                derived
-                    .iter_mut()
-                    .any(|(source, ids)| self.ids.contains(&ids.id(&self.tenant, source, value).0))
-            };
-            let chunk = Chunk::new(file, metadata, group, sent);
-            found.extend(chunk.find(rows, Sought::Test(&mut test), seen)?);
-        }
-        Some(super::files::union(found))
     }
 }
 
@@ -270,7 +207,7 @@ impl Text {
         let chunk = Chunk::new(file, metadata, group, leaf);
         let mut found = Vec::new();
         for finder in &self.finders {
-            found.extend(chunk.find(rows, Sought::Text(finder), seen)?);
+            found.extend(chunk.find(rows, finder, seen)?);
         }
         Some(super::files::union(found))
     }

@@ -1,4 +1,4 @@
-//! Looking for values in pages without making arrays of them.
+//! Looking for texts in pages without making arrays of them.
 //!
 //! A page is looked through where it lies, decompressed: texts behind each other in one search over all of
 //! them, texts that share prefixes by their new ends, numbered texts once per entry of the dictionary. A
@@ -20,14 +20,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// What is looked for.
-pub(super) enum Sought<'a> {
-    /// Values that hold this text.
-    Text(&'a Finder<'static>),
-    /// Values that pass a test.
-    Test(&'a mut dyn FnMut(&[u8]) -> bool),
-}
 
 /// A file whose pages are read one at a time.
 pub(super) struct PageFile {
@@ -83,7 +75,7 @@ pub(super) struct Chunk<'a> {
     leaf: usize,
 }
 
-/// How many pages were looked through, and how many of them have what was sought.
+/// How many pages were looked through, and how many of them had a hit.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) pages: usize,
@@ -124,12 +116,12 @@ impl<'a> Chunk<'a> {
         Some((reader.ok()?, bounds))
     }
 
-    /// The rows, out of `rows`, of the pages that may hold what is sought. Rows are numbered from the row
+    /// The rows, out of `rows`, of the pages that may hold a text. Rows are numbered from the row
     /// group's first. `None` when that cannot be told.
     pub(super) fn find(
         &self,
         rows: &[Range<u64>],
-        mut sought: Sought<'_>,
+        text: &Finder<'_>,
         seen: &mut Seen,
     ) -> Option<Vec<Range<u64>>> {
         let nullable = self.column()?.column_descr().max_def_level() == 1;
@@ -144,7 +136,7 @@ impl<'a> Chunk<'a> {
                 else {
                     return None;
                 };
-                marked = Some(mark(&buf, num_values as usize, &mut sought)?);
+                marked = Some(mark(&buf, num_values as usize, text)?);
                 continue;
             }
             let &[start, end] = bounds.next()? else { return None };
@@ -155,7 +147,7 @@ impl<'a> Chunk<'a> {
             let page = reader.get_next_page().ok()??;
             seen.pages += 1;
             let most = usize::try_from(end.saturating_sub(start)).ok()?;
-            if has(&page, most, nullable, marked.as_deref(), &mut sought)? {
+            if has(&page, most, nullable, marked.as_deref(), text)? {
                 seen.found += 1;
                 match found.last_mut() {
                     Some(last) if last.end == start => last.end = end,
@@ -165,70 +157,28 @@ impl<'a> Chunk<'a> {
         }
         Some(super::intersect(&found, rows))
     }
-
-    /// The entries of the dictionary of a chunk in which every value is one of them.
-    pub(super) fn entries(&self, most: usize) -> Option<Vec<String>> {
-        self.column()?;
-        let (mut reader, _) = self.open()?;
-        let mut entries = None;
-        while let Some(page) = reader.get_next_page().ok()? {
-            match page {
-                Page::DictionaryPage { buf, num_values, .. } if (num_values as usize) <= most => {
-                    let mut texts = Vec::new();
-                    each_plain(&buf, num_values as usize, |value| {
-                        texts.push(String::from_utf8_lossy(value).into_owned());
-                        false
-                    })?;
-                    entries = Some(texts);
-                }
-                Page::DataPage { encoding: Encoding::RLE_DICTIONARY, .. } => {}
-                _ => return None,
-            }
-        }
-        entries
-    }
 }
 
-/// Hands over values in plain encoding until one is found.
-fn each_plain(
-    mut bytes: &[u8],
-    count: usize,
-    mut found: impl FnMut(&[u8]) -> bool,
-) -> Option<bool> {
-    for _ in 0..count {
-        let length = length(&mut bytes)?;
-        if found(take(&mut bytes, length)?) {
-            return Some(true);
-        }
-    }
-    Some(false)
-}
-
-/// Which entries of a dictionary are what is sought.
-fn mark(bytes: &[u8], count: usize, sought: &mut Sought<'_>) -> Option<Vec<bool>> {
-    if let Sought::Text(text) = sought
-        && text.find(bytes).is_none()
-    {
+/// Which entries of a dictionary hold a text.
+fn mark(mut bytes: &[u8], count: usize, text: &Finder<'_>) -> Option<Vec<bool>> {
+    if text.find(bytes).is_none() {
         return Some(vec![false; count.min(bytes.len())]);
     }
     let mut marked = Vec::new();
-    each_plain(bytes, count, |value| {
-        marked.push(match sought {
-            Sought::Text(text) => text.find(value).is_some(),
-            Sought::Test(test) => test(value),
-        });
-        false
-    })?;
+    for _ in 0..count {
+        let length = length(&mut bytes)?;
+        marked.push(text.find(take(&mut bytes, length)?).is_some());
+    }
     Some(marked)
 }
 
-/// Whether a page of so many rows may hold what is sought.
+/// Whether a page of so many rows may hold a text.
 fn has(
     page: &Page,
     rows: usize,
     nullable: bool,
     marked: Option<&[bool]>,
-    sought: &mut Sought<'_>,
+    text: &Finder<'_>,
 ) -> Option<bool> {
     let Page::DataPage { buf, encoding, def_level_encoding, .. } = page else {
         return None;
@@ -250,23 +200,10 @@ fn has(
             let Some((width, numbers)) = values.split_first() else { return Some(false) };
             any_marked(numbers, u32::from(*width), marked)
         }
-        Encoding::PLAIN => match sought {
-            Sought::Text(text) => Some(text.find(values).is_some()),
-            Sought::Test(_) => None,
-        },
+        Encoding::PLAIN => Some(text.find(values).is_some()),
         Encoding::DELTA_LENGTH_BYTE_ARRAY => {
-            let lengths = lengths(&mut values, rows)?;
-            match sought {
-                Sought::Text(text) => Some(text.find(values).is_some()),
-                Sought::Test(test) => {
-                    for length in lengths {
-                        if test(take(&mut values, length)?) {
-                            return Some(true);
-                        }
-                    }
-                    Some(false)
-                }
-            }
+            lengths(&mut values, rows)?;
+            Some(text.find(values).is_some())
         }
         Encoding::DELTA_BYTE_ARRAY => {
             let shared = lengths(&mut values, rows)?;
@@ -274,24 +211,7 @@ fn has(
             if shared.len() != new.len() {
                 return None;
             }
-            let pieces = shared.into_iter().zip(new);
-            match sought {
-                Sought::Text(text) => text_in_shared(values, pieces, text),
-                Sought::Test(test) => {
-                    let mut value = Vec::new();
-                    for (shared, new) in pieces {
-                        if shared > value.len() {
-                            return None;
-                        }
-                        value.truncate(shared);
-                        value.extend_from_slice(take(&mut values, new)?);
-                        if test(&value) {
-                            return Some(true);
-                        }
-                    }
-                    Some(false)
-                }
-            }
+            text_in_shared(values, shared.into_iter().zip(new), text)
         }
         _ => None,
     }
