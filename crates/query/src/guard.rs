@@ -49,7 +49,13 @@ pub fn check_text(sql: &str) -> Result<(), QueryError> {
                 open = open.saturating_sub(1);
                 chained += usize::from(matches!(before, Some(Token::LBracket)));
             }
-            Token::Lt => chained += usize::from(matches!(before, Some(Token::Word(_)))),
+            Token::Lt => {
+                let kind = matches!(before, Some(Token::Word(word)) if matches!(
+                    word.keyword,
+                    Keyword::ARRAY | Keyword::STRUCT | Keyword::MAP
+                ));
+                chained += usize::from(kind);
+            }
             Token::Word(word) => {
                 let again =
                     matches!(before, Some(Token::Word(other)) if other.keyword == word.keyword);
