@@ -40,7 +40,7 @@ pub fn check_text(sql: &str) -> Result<(), QueryError> {
     // What can't be taken apart is told by the parser, which begins with the same step.
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
     let (mut open, mut chained) = (0usize, 0usize);
-    let mut before = None;
+    let mut before: Option<&Token> = None;
     for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
         match token {
             Token::LParen | Token::LBracket | Token::LBrace => open += 1,
