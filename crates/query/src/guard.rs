@@ -6,7 +6,10 @@ use crate::walk::{Walk, walk};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::sqlparser::ast::Statement as Sql;
-use datafusion::logical_expr::sqlparser::ast::{Expr, Query, SetExpr};
+use datafusion::logical_expr::sqlparser::ast::{Expr, Query, SelectItem, SetExpr, TableFactor};
+use datafusion::logical_expr::sqlparser::dialect::GenericDialect;
+use datafusion::logical_expr::sqlparser::keywords::Keyword;
+use datafusion::logical_expr::sqlparser::tokenizer::{Token, Tokenizer};
 use datafusion::sql::parser::Statement;
 use std::ops::ControlFlow;
 
@@ -17,10 +20,67 @@ const HIDDEN: [&str; 1] = ["df_settings"];
 /// `a OR b OR c` is as deep as it is long; `IN (…)` is not.
 pub const MAX_DEPTH: usize = 500;
 
-/// Refuses a statement that is nested deeper than [`MAX_DEPTH`]: planning walks it by recursion.
+/// The most words of a text that the parser follows by recursion without counting: one is enough for anything
+/// that can be answered.
+const MAX_CHAIN: usize = 64;
+
+/// The most tables of a statement, and the most columns that its lists name, a `*` being taken for
+/// [`STAR`] of them: planning puts the columns of all tables together at each.
+const MAX_TABLES: usize = 100;
+const MAX_ITEMS: usize = 10_000;
+const STAR: usize = 100;
+
+/// Refuses a text on which the parser would run out of stack, which ends the process. It counts how deep
+/// expressions and queries are nested, but not every bracket, and not `EXPLAIN EXPLAIN …`,
+/// `INTERVAL INTERVAL …`, `ARRAY<ARRAY<…` and `[][]…`.
 ///
 /// # Errors
 /// [`QueryError::TooComplex`] with the depth at which counting stopped.
+pub fn check_text(sql: &str) -> Result<(), QueryError> {
+    // What can't be taken apart is told by the parser, which begins with the same step.
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
+    let (mut open, mut chained) = (0usize, 0usize);
+    let mut before: Option<&Token> = None;
+    for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => open += 1,
+            Token::RParen | Token::RBrace => open = open.saturating_sub(1),
+            Token::RBracket => {
+                open = open.saturating_sub(1);
+                chained += usize::from(matches!(before, Some(Token::LBracket)));
+            }
+            Token::Lt => {
+                let kind = matches!(before, Some(Token::Word(word)) if matches!(
+                    word.keyword,
+                    Keyword::ARRAY | Keyword::STRUCT | Keyword::MAP
+                ));
+                chained += usize::from(kind);
+            }
+            Token::Word(word) => {
+                let again =
+                    matches!(before, Some(Token::Word(other)) if other.keyword == word.keyword);
+                let nests = word.keyword == Keyword::EXPLAIN
+                    || (again && word.keyword == Keyword::INTERVAL);
+                chained += usize::from(nests);
+            }
+            _ => {}
+        }
+        if open > MAX_DEPTH {
+            return Err(QueryError::TooComplex { nodes: open, limit: MAX_DEPTH });
+        }
+        if chained > MAX_CHAIN {
+            return Err(QueryError::TooComplex { nodes: chained, limit: MAX_CHAIN });
+        }
+        before = Some(token);
+    }
+    Ok(())
+}
+
+/// Refuses a statement that is nested deeper than [`MAX_DEPTH`], as planning walks it by recursion, or that
+/// names very many tables or columns.
+///
+/// # Errors
+/// [`QueryError::TooComplex`] with the number at which counting stopped.
 pub fn check_depth(statement: &mut Statement) -> Result<(), QueryError> {
     let sql = match statement {
         Statement::Statement(sql) => sql,
@@ -30,17 +90,20 @@ pub fn check_depth(statement: &mut Statement) -> Result<(), QueryError> {
         },
         _ => return Ok(()),
     };
-    let mut depth = Depth { now: 0, most: 0 };
+    let mut depth = Depth { now: 0, most: 0, tables: 0, items: 0 };
     walk(sql, &mut depth);
-    match depth.most {
-        nodes if nodes > MAX_DEPTH => Err(QueryError::TooComplex { nodes, limit: MAX_DEPTH }),
-        _ => Ok(()),
+    let bounds = [(depth.most, MAX_DEPTH), (depth.tables, MAX_TABLES), (depth.items, MAX_ITEMS)];
+    match bounds.into_iter().find(|(nodes, limit)| nodes > limit) {
+        Some((nodes, limit)) => Err(QueryError::TooComplex { nodes, limit }),
+        None => Ok(()),
     }
 }
 
 struct Depth {
     now: usize,
     most: usize,
+    tables: usize,
+    items: usize,
 }
 
 impl Depth {
@@ -53,6 +116,16 @@ impl Depth {
     fn enter(&mut self) -> ControlFlow<()> {
         self.now += 1;
         self.reach(self.now)
+    }
+
+    /// Counts what a list of columns names.
+    fn list(&mut self, body: &SetExpr) {
+        let SetExpr::Select(select) = body else { return };
+        for item in &select.projection {
+            let star =
+                matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(_, _));
+            self.items += if star { STAR } else { 1 };
+        }
     }
 }
 
@@ -69,12 +142,22 @@ impl Walk for Depth {
         // UNIONs lean to the left, and are not visited one by one.
         let mut chain = 0;
         let mut body = query.body.as_ref();
-        while let SetExpr::SetOperation { left, .. } = body {
+        while let SetExpr::SetOperation { left, right, .. } = body {
             chain += 1;
+            self.list(right);
             body = left;
         }
+        self.list(body);
         self.reach(self.now + chain)?;
+        if self.items > MAX_ITEMS {
+            return ControlFlow::Break(());
+        }
         self.enter()
+    }
+
+    fn table(&mut self, _: &mut TableFactor) -> ControlFlow<()> {
+        self.tables += 1;
+        if self.tables > MAX_TABLES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn query_end(&mut self) {

@@ -7,8 +7,9 @@
 //! segments there are tells the snapshot, so merged, expired and new segments need no further care, and
 //! all parts together are one consistent view (M3).
 
-use crate::engine::{Limits, QueryEngine};
+use crate::engine::QueryEngine;
 use crate::error::QueryError;
+use crate::limits::Limits;
 use crate::snapshots::Snapshots;
 use datafusion::arrow::array::RecordBatch;
 use palisade_event::TenantId;

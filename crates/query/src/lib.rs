@@ -18,12 +18,14 @@
 //! Results stream ([`QueryResult`]) and are written as JSON, JSON lines, CSV, Arrow or a table for a
 //! terminal by [`format::Encoder`].
 
+mod distinct;
 mod engine;
 mod error;
 pub mod format;
 mod functions;
 pub mod guard;
 mod kept;
+mod limits;
 mod log;
 mod names;
 mod percentile;
@@ -33,7 +35,8 @@ mod snapshots;
 mod system;
 mod walk;
 
-pub use engine::{Excess, Limits, Options, QueryEngine, QueryResult, QueryStats};
+pub use engine::{QueryEngine, QueryResult, QueryStats};
 pub use error::QueryError;
+pub use limits::{Excess, Limits, Options};
 pub use log::{LoggedQuery, QueryLog};
 pub use snapshots::Snapshots;

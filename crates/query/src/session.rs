@@ -1,5 +1,6 @@
 //! The session of one query: what names mean in it, and what engine runs it.
 
+use crate::distinct::DistinctRows;
 use crate::error::QueryError;
 use crate::log::QueryLog;
 use crate::percentile::percentile_cont;
@@ -95,8 +96,12 @@ impl Template {
             .with_scalar_functions(scalars)
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
             .with_aggregate_functions(aggregates)
-            .with_window_functions(SessionStateDefaults::default_window_functions())
-            .build();
+            .with_window_functions(SessionStateDefaults::default_window_functions());
+        let state = match DistinctRows::new() {
+            Some(rule) => state.with_physical_optimizer_rule(Arc::new(rule)),
+            None => state,
+        };
+        let state = state.build();
         Self { state, spill, disk_bytes, disks: Arc::default() }
     }
 
@@ -219,6 +224,7 @@ impl Session {
     ) -> std::result::Result<Arc<dyn ExecutionPlan>, QueryError> {
         let tables = self.tables();
         let named = |error: DataFusionError| QueryError::of(&error, &tables);
+        guard::check_text(sql)?;
         let dialect = self.state.config().options().sql_parser.dialect;
         let mut statement = self.state.sql_to_statement(sql, &dialect).map_err(named)?;
         guard::check_statement(&statement)?;

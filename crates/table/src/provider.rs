@@ -7,7 +7,8 @@
 //! is evaluated ([`memory`]).
 //!
 //! A scan reads the segments as Parquet with filters pushed into the decoder, pages pruned by their
-//! index and rows pruned by the entity index and Bloom filters ([`prune`]), together with the in-memory
+//! index and rows pruned by the entity index and Bloom filters ([`prune`]) and by a search through the pages
+//! for texts that no index knows ([`search`]), together with the in-memory
 //! rows of the same snapshot: never a row twice, never a gap (M3). The files of the snapshot are kept
 //! for as long as a plan made from it lives.
 
@@ -15,9 +16,11 @@ mod adapt;
 mod both;
 mod files;
 mod functions;
+mod like;
 mod memory;
 mod prune;
 mod schema;
+mod search;
 mod tenants;
 
 pub use files::{ReadCache, ReadError};
@@ -33,7 +36,9 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -45,6 +50,7 @@ use palisade_event::TenantId;
 use palisade_event::schema::Core;
 use prune::{Rows, Wanted, rows_of_tenant, wanted_rows};
 use schema::{Columns, field_query_type, type_of_kind};
+use search::{Search, SearchedSource};
 use std::sync::Arc;
 
 /// The address under which a session must know an object store, which is asked for and never read:
@@ -235,6 +241,7 @@ impl EventTable {
         schema: &SchemaRef,
         files: Vec<PartitionedFile>,
         limit: Option<usize>,
+        search: Option<Search>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let options = state.config().options();
         let total = files
@@ -252,8 +259,9 @@ impl EventTable {
         // Only one block of a Bloom filter decides: `prune` reads that, the scan would read all.
         parquet.global.bloom_filter_on_read = false;
         // The cache of what filters have decoded reads whole batches, also around the few pages that the
-        // entity index leaves: there it costs several times what it saves.
-        if files.iter().any(|file| file.extension::<ParquetAccessPlan>().is_some()) {
+        // entity index or a search leaves: there it costs several times what it saves.
+        let few = files.iter().any(|file| file.extension::<ParquetAccessPlan>().is_some());
+        if few || search.is_some() {
             parquet.global.max_predicate_cache_size = Some(0);
         }
         let source = ParquetSource::new(Arc::clone(schema))
@@ -261,6 +269,10 @@ impl EventTable {
             .with_parquet_file_reader_factory(Arc::new(SegmentReaders {
                 cache: Arc::clone(&self.cache),
             }));
+        let source: Arc<dyn FileSource> = match search {
+            Some(search) => SearchedSource::over(Arc::new(source), Arc::new(search)),
+            None => Arc::new(source),
+        };
         // Dealt out in turn, so that every partition begins with new rows.
         let partitions = state.config().target_partitions().clamp(1, files.len().max(1));
         let mut groups = vec![Vec::new(); partitions];
@@ -270,7 +282,7 @@ impl EventTable {
             }
         }
         let url = ObjectStoreUrl::parse(STORE_URL)?;
-        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+        let config = FileScanConfigBuilder::new(url, source)
             .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
             .with_statistics(total)
             .with_limit(limit)
@@ -334,7 +346,8 @@ impl TableProvider for EventTable {
             )));
         }
         if !files.is_empty() {
-            inputs.push(self.scan_segments(state, &schema, files, limit)?);
+            let search = Search::new(&self.cache, &self.snapshot.table, &wanted);
+            inputs.push(self.scan_segments(state, &schema, files, limit, search)?);
         }
         if inputs.is_empty() {
             return Ok(Arc::new(EmptyExec::new(schema)));

@@ -2,7 +2,8 @@
 
 use super::{
     Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, MAX_LIMIT, Params, RangeParams,
-    ScoreParams, count, has_event_id, is_record_id, limit, newest, only, range, score, tenant,
+    ScoreParams, count, has_event_id, is_record_id, known, limit, newest, only, range, score,
+    tenant,
 };
 use crate::access::Caller;
 use crate::sql::{self, Row};
@@ -140,6 +141,8 @@ enum Which {
     All,
     Score(f64),
     Where(Condition),
+    /// Events of this user, as an SQL literal.
+    User(String),
 }
 
 async fn find(
@@ -150,19 +153,24 @@ async fn find(
 ) -> Result<Vec<SecurityEvent>, Failure> {
     let have = sql::columns(state, tenant, EVENTS).await?;
     let has = |name: &str| have.contains(name);
-    let conditions = match which {
+    let mut picks = PICKS.to_vec();
+    if let Which::User(user) = &which {
+        known(&mut picks, "user", user);
+    }
+    let conditions = match &which {
         Which::All => Vec::new(),
         Which::Score(score) => {
-            vec![at_least(has("threat_score"), has("reported_threat_score"), score)]
+            vec![at_least(has("threat_score"), has("reported_threat_score"), *score)]
         }
-        Which::Where(condition) => vec![condition],
+        Which::Where(condition) => vec![condition.clone()],
+        Which::User(user) => vec![Condition::new(format!("\"user\" = {user}"), &["user"])],
     };
     let metadata = have
         .iter()
         .filter(|name| name.starts_with("metadata."))
         .take(MAX_METADATA)
         .map(|name| sql::identifier(name));
-    let rows = newest(state, tenant, EVENTS, &have, PICKS, metadata, conditions, limit).await?;
+    let rows = newest(state, tenant, EVENTS, &have, &picks, metadata, conditions, limit).await?;
     Ok(rows.iter().map(SecurityEvent::of).collect())
 }
 
@@ -266,8 +274,8 @@ pub async fn by_user(
     Params(params): Params<LimitParams>,
 ) -> Result<Json<Vec<SecurityEvent>>, Response> {
     let limit = limit(params.limit.as_deref())?;
-    let user = Condition::new(format!("\"user\" = {}", sql::literal(&user)), &["user"]);
-    Ok(Json(find(&state, tenant(&caller)?, Which::Where(user), limit).await?))
+    let user = Which::User(sql::literal(&user));
+    Ok(Json(find(&state, tenant(&caller)?, user, limit).await?))
 }
 
 /// `GET /api/events/counts-by-type`: how many events there are of each type, the 1,000 most frequent.

@@ -181,6 +181,7 @@ fn range(start: Option<&str>, end: Option<&str>) -> Result<String, Failure> {
 }
 
 /// A condition, and the columns it needs.
+#[derive(Clone)]
 struct Condition {
     sql: String,
     needs: &'static [&'static str],
@@ -230,10 +231,19 @@ fn select(
     ))
 }
 
+/// Picks what a condition says of a column already, an SQL literal, instead of reading the column.
+fn known<'a>(picks: &mut [(&'a str, &'a str, &'a str)], column: &str, literal: &'a str) {
+    for (what, needed, _) in picks {
+        if *needed == column {
+            *what = literal;
+        }
+    }
+}
+
 /// The newest rows that meet all conditions, as [`select`] shows them.
 ///
-/// At first only how far back in time so many rows reach is looked for, in the columns of the conditions;
-/// then all columns are read of what is not older, which is few pages.
+/// At first only the span of time of so many rows is looked for, in the columns of the conditions; then all
+/// columns are read of what lies in it, which is few pages.
 #[expect(clippy::too_many_arguments, reason = "what a SELECT is made of")]
 async fn newest(
     state: &ApiState,
@@ -249,12 +259,17 @@ async fn newest(
     let Some(times) = select(table, have, &TIME, std::iter::empty(), &conditions, limit) else {
         return Ok(Vec::new());
     };
-    let reach = format!("SELECT CAST(min(\"time\") AS BIGINT) AS micros FROM ({times})");
-    let reach = sql::rows(state, tenant, &reach, 1).await?;
-    let Some(since) = reach.first().and_then(|row| sql::integer(row, "micros")) else {
+    let text = format!(
+        "SELECT CAST(min(\"time\") AS BIGINT) AS since, CAST(max(\"time\") AS BIGINT) AS until \
+         FROM ({times})"
+    );
+    let span = sql::rows(state, tenant, &text, 1).await?;
+    let bound = |name| span.first().and_then(|row| sql::integer(row, name));
+    let (Some(since), Some(until)) = (bound("since"), bound("until")) else {
         return Ok(Vec::new());
     };
-    conditions.push(Condition::new(format!("\"time\" >= {}", sql::moment(since)), &["time"]));
+    let span = format!("\"time\" >= {} AND \"time\" <= {}", sql::moment(since), sql::moment(until));
+    conditions.push(Condition::new(span, &["time"]));
     let Some(text) = select(table, have, picks, more, &conditions, limit) else {
         return Ok(Vec::new());
     };
@@ -304,6 +319,7 @@ fn is_record_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn columns(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -377,5 +393,104 @@ mod tests {
         assert!(is_record_id("0123456789abcdef0123456789abcdef"));
         assert!(!is_record_id("0123456789ABCDEF0123456789abcdef"));
         assert!(!is_record_id("evt_1"));
+    }
+
+    /// Parameters as a request brings them: any text, encoded or not.
+    fn parameters() -> impl Strategy<Value = String> {
+        const NAMES: &[&str] =
+            &["limit", "min_score", "threshold", "start_time", "end_time", "other", ""];
+        const VALUES: &[&str] = &[
+            "0",
+            "1",
+            "1000",
+            "1001",
+            "-1",
+            "00007",
+            "+5",
+            "1e3",
+            "0.5",
+            "-0.0",
+            "NaN",
+            "inf",
+            "1e-400",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "9223372036854775",
+            "-9223372036854775",
+            "%31",
+            "%00",
+            "%",
+            "%zz",
+            "a'--",
+            "1;2",
+            "1 OR 1=1",
+            "%F0%9F%98%80",
+        ];
+        let value = prop_oneof![
+            prop::sample::select(VALUES).prop_map(str::to_owned),
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<f64>().prop_map(|number| number.to_string()),
+            prop::collection::vec(
+                prop::sample::select(b"0123456789abcXYZ%+-._~&=;!'".as_slice()),
+                0..20
+            )
+            .prop_map(|bytes| bytes.into_iter().map(char::from).collect()),
+        ];
+        let pair = (prop::sample::select(NAMES), value);
+        prop::collection::vec(pair, 0..6).prop_map(|pairs| {
+            let pairs: Vec<String> =
+                pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+            pairs.join("&").replace(' ', "+")
+        })
+    }
+
+    fn parsed<T: DeserializeOwned>(query: &str) -> Option<T> {
+        let uri: axum::http::Uri = format!("/api/events?{query}").parse().ok()?;
+        Query::<T>::try_from_uri(&uri).ok().map(|Query(params)| params)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn any_parameters_are_taken_within_their_bounds_or_refused(query in parameters()) {
+            if let Some(params) = parsed::<LimitParams>(&query)
+                && let Ok(limit) = limit(params.limit.as_deref())
+            {
+                prop_assert!((1..=MAX_LIMIT).contains(&limit));
+            }
+            if let Some(params) = parsed::<ScoreParams>(&query)
+                && let Ok(score) = score("min_score", params.min_score.as_deref(), None)
+            {
+                prop_assert!((0.0..=1.0).contains(&score));
+            }
+            if let Some(params) = parsed::<ThresholdParams>(&query)
+                && let Ok(score) = score("threshold", params.threshold.as_deref(), Some(0.7))
+            {
+                prop_assert!((0.0..=1.0).contains(&score));
+            }
+            if let Some(params) = parsed::<RangeParams>(&query)
+                && let Ok(sql) = range(params.start_time.as_deref(), params.end_time.as_deref())
+            {
+                // Numbers and the fixed words around them, nothing of what was sent.
+                let words = sql.replace(|c: char| c.is_ascii_digit() || c == '-', "");
+                prop_assert_eq!(
+                    words,
+                    "\"time\" >= to_timestamp_micros(CAST( AS BIGINT)) AND \
+                     \"time\" <= to_timestamp_micros(CAST( AS BIGINT))"
+                );
+            }
+        }
+
+        #[test]
+        fn any_text_stays_within_its_quotes(text in prop::collection::vec(any::<char>(), 0..40)) {
+            let text = String::from_iter(text);
+            let literal = sql::literal(&text);
+            let inner = literal.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+            // Quotes stand in pairs only, and undoubled they are the text.
+            prop_assert_eq!(inner.map(|inner| inner.replace("''", "'")), Some(text));
+            let single = inner.is_some_and(|inner| inner.replace("''", "").contains('\''));
+            prop_assert!(!single);
+        }
     }
 }

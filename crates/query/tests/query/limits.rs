@@ -82,7 +82,12 @@ fn what_outgrows_its_memory_is_written_to_disk() {
     let pairs = "(SELECT a.message || '/' || b.message AS m \
                  FROM events a, events b WHERE b.position < 300)";
     for (sql, expected) in [
-        (format!("SELECT count(*) AS n FROM (SELECT m FROM {pairs} GROUP BY m)"), json!(900_000)),
+        (
+            format!(
+                "SELECT count(*) AS n FROM (SELECT m, count(*) AS c FROM {pairs} GROUP BY m) WHERE c = 1"
+            ),
+            json!(900_000),
+        ),
         (
             format!(
                 "SELECT count(*) AS n FROM (SELECT m, row_number() OVER (ORDER BY m) AS r FROM {pairs}) WHERE r > 0"
@@ -143,7 +148,7 @@ fn texts_and_plans_are_limited() {
     assert!(matches!(error, QueryError::TooComplex { .. } | QueryError::Syntax(_)), "{error:?}");
     let nested = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
     let error = ask(&engine, "a", &nested).unwrap_err();
-    assert!(matches!(error, QueryError::Syntax(_)), "{error:?}");
+    assert!(matches!(error, QueryError::TooComplex { .. }), "{error:?}");
     let selects = format!("{}SELECT 1{}", "SELECT * FROM (".repeat(500), ")".repeat(500));
     assert!(ask(&engine, "a", &selects).is_err());
     let terms = vec!["position = 1"; 4_000].join(" OR ");

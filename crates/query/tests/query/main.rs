@@ -11,10 +11,13 @@
 )]
 
 mod aggregates;
+mod distinct;
 mod formats;
+mod hostile;
 mod ids;
 mod isolation;
 mod limits;
 mod parts;
 mod reading;
+mod search;
 mod support;

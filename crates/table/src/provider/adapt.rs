@@ -6,6 +6,7 @@
 //! that it is. Parquet files and in-memory batches go through the same code.
 
 use super::functions::{JsonText, RecordIdText, WithOverflow};
+use super::like::LikeText;
 use super::schema::{ID, stored_name};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -13,7 +14,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::ScalarUDF;
-use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_expr::expressions::{CastExpr, Column, LikeExpr, Literal};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
 use palisade_event::schema::{Core, EVENTS, is_json};
@@ -56,9 +57,14 @@ pub(super) struct RowAdapter {
 
 impl PhysicalExprAdapter for RowAdapter {
     fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
-        expr.transform(|expr| match expr.downcast_ref::<Column>() {
-            Some(column) => Ok(Transformed::yes(self.column(column.name())?)),
-            None => Ok(Transformed::no(expr)),
+        expr.transform(|expr| {
+            if let Some(column) = expr.downcast_ref::<Column>() {
+                return Ok(Transformed::yes(self.column(column.name())?));
+            }
+            Ok(match expr.downcast_ref::<LikeExpr>().and_then(|like| self.like(like)) {
+                Some(own) => Transformed::yes(own),
+                None => Transformed::no(expr),
+            })
         })
         .data()
     }
@@ -143,6 +149,13 @@ impl RowAdapter {
         let name = stored_name(&self.factory.table, name);
         let function = WithOverflow::new(name, target.clone());
         Ok(self.call(function, vec![column, overflow], target))
+    }
+
+    /// A `LIKE` with which the kernel is slow.
+    fn like(&self, like: &LikeExpr) -> Option<Arc<dyn PhysicalExpr>> {
+        let pattern = like.pattern().downcast_ref::<Literal>()?.value().try_as_str()??;
+        let own = LikeText::new(pattern, like.negated()).filter(|_| !like.case_insensitive())?;
+        Some(self.call(own, vec![Arc::clone(like.expr())], DataType::Boolean))
     }
 
     fn record_id(&self) -> Result<Arc<dyn PhysicalExpr>> {

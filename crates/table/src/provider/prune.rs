@@ -6,6 +6,7 @@
 //! statistics and pages. All of this only leaves out rows that the query's own filter refuses.
 
 use super::files::{Footer, ReadCache, ReadError, all_null, leaf, read_range};
+use super::like::longest_text;
 use super::schema::ID;
 use super::tenants::{intersect, selection, tenant_rows};
 use crate::SegmentFile;
@@ -20,6 +21,8 @@ use xxhash_rust::xxh64::xxh64;
 
 /// The most values of one `IN` list or chain of `OR` that are looked up.
 const MAX_VALUES: usize = 64;
+/// The most of them that are looked for in pages.
+pub(super) const MAX_SOUGHT: usize = 4;
 
 /// What a conjunction of filters says that a wanted row must be. Less is said than the filters say,
 /// never more.
@@ -29,11 +32,14 @@ pub(super) struct Wanted {
     pub(super) time: (i64, i64),
     /// Columns that must equal one of the values.
     pub(super) equal: BTreeMap<String, Vec<String>>,
+    /// Columns that must hold a text.
+    pub(super) holds: Vec<(String, String)>,
 }
 
 impl Wanted {
     pub(super) fn by(filters: &[Expr]) -> Self {
-        let mut wanted = Self { time: (i64::MIN, i64::MAX), equal: BTreeMap::new() };
+        let mut wanted =
+            Self { time: (i64::MIN, i64::MAX), equal: BTreeMap::new(), holds: Vec::new() };
         for filter in filters {
             wanted.and(filter);
         }
@@ -52,6 +58,15 @@ impl Wanted {
                 {
                     self.compare(&column.name, Operator::GtEq, low);
                     self.compare(&column.name, Operator::LtEq, high);
+                }
+            }
+            Expr::Like(like) if !like.negated && !like.case_insensitive => {
+                if let (Expr::Column(column), Expr::Literal(pattern, _), None) =
+                    (like.expr.as_ref(), like.pattern.as_ref(), like.escape_char)
+                    && let Some(Some(pattern)) = pattern.try_as_str()
+                    && let Some(text) = longest_text(pattern)
+                {
+                    self.holds.push((column.name.clone(), text));
                 }
             }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if *op != Operator::Or => {
@@ -263,15 +278,19 @@ fn may_hold_id(
     if !footer.derived_ids && given.is_some_and(|leaf| !all_null(metadata, group, leaf)) {
         return Ok(true);
     }
-    let stored: Vec<[u8; 16]> = ids
-        .iter()
-        .filter(|id| id.len() == 32)
-        .filter_map(|id| u128::from_str_radix(id, 16).ok())
-        .map(u128::to_be_bytes)
-        .collect();
+    let stored = record_ids(ids);
     let name = Core::RecordId.name();
     let stored = stored.iter().map(<[u8; 16]>::as_slice);
     may_hold(segment, footer, group, name, stored, file)
+}
+
+/// The bytes of ids in their text form; other texts are the ids of no record.
+fn record_ids(ids: &[String]) -> Vec<[u8; 16]> {
+    ids.iter()
+        .filter(|id| id.len() == 32)
+        .filter_map(|id| u128::from_str_radix(id, 16).ok())
+        .map(u128::to_be_bytes)
+        .collect()
 }
 
 /// Whether a row group may hold one of these values in a column: false only when a Bloom filter rules
@@ -415,7 +434,10 @@ mod tests {
             col("src_ip").in_list(vec![lit("c")], true),
             col("user").eq(lit("x")).or(col("host").eq(lit("y"))),
             lit("z").eq(col("type")),
+            col("host").like(lit("%a_bc%")),
+            col("host").not_like(lit("%d%")),
         ]);
+        assert_eq!(wanted.holds, [("host".to_owned(), "bc".to_owned())]);
         assert_eq!(wanted.time, (10, 21));
         let values = |name: &str| wanted.equal.get(name).map(|v| v.join(","));
         assert_eq!(values("user").as_deref(), Some("bob,eve"));

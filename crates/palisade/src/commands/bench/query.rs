@@ -1,6 +1,6 @@
 //! `palisade bench query`.
 //!
-//! Twelve questions of security teams over `--rows` events of the published generator
+//! Thirteen questions of security teams over `--rows` events of the published generator
 //! (`palisade_testkit::streamguard`), asked of Palisade's query engine and of ClickHouse's (`chdb`, from
 //! Python) on the same Parquet segments, in the same run, with the same number of threads. The rows came
 //! the way that all rows come: through gateway, log, all detectors, sealing and compaction ([`data`]).
@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Ask twelve security questions of Palisade and of ClickHouse's engine, on the same files.
+/// Ask thirteen security questions of Palisade and of ClickHouse's engine, on the same files.
 #[derive(Debug, Args)]
 pub(crate) struct Query {
     /// How many events there are. Those of an earlier run in the same --data directory are used again.

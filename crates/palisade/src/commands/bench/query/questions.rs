@@ -111,6 +111,11 @@ pub(super) fn all(palisade: &Palisade, rows: u64) -> Result<Vec<Question>, Failu
              GROUP BY \"user\" ORDER BY addresses DESC, \"user\" LIMIT 10",
         ),
         same(
+            "ids_per_user",
+            "SELECT \"user\", count(DISTINCT event_id) AS ids FROM {events} \
+             GROUP BY \"user\" ORDER BY ids DESC, \"user\" LIMIT 10",
+        ),
+        same(
             "rare_user_agents",
             "SELECT user_agent, count(*) AS n FROM {events} GROUP BY user_agent \
              ORDER BY n, user_agent LIMIT 10",
