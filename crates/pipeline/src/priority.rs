@@ -1,16 +1,10 @@
-//! Which threads go first when there is more to do than there are cores.
-//!
-//! What stands further down the stream goes before what stands further up: frames that wait between two
-//! stages make the senders wait in the end. So decoders yield a little to the log's writer and to the workers, and sealing,
-//! compaction and retention yield to all of them, as they have seconds before their bounds are reached. When these
-//! bounds are reached the others wait, and they get the cores that they need.
+//! Which threads yield when there is more to do than there are cores.
 
-/// What a thread is for.
+/// What a thread is for, where that is nothing that anybody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Decoding what comes in.
-    Decoding,
-    /// Sealing, compaction, retention.
+    /// Sealing, compaction, retention: they have seconds before their bounds are reached, and then
+    /// the others wait, so that they get the cores that they need.
     Background,
 }
 
@@ -18,7 +12,6 @@ impl Priority {
     /// Nice values, POSIX.1-2024 `setpriority`; a step is about a quarter of the share of a core.
     fn nice(self) -> i32 {
         match self {
-            Self::Decoding => 2,
             Self::Background => 5,
         }
     }

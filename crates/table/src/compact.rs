@@ -127,6 +127,7 @@ impl CompactionPolicy {
                     break;
                 }
             }
+            full |= chosen.len() == most;
             // The run has enough; what is left of it behind neighbours that don't fit may not.
             let of_class = || chosen.iter().filter(|one| self.class(one.rows) == class).count();
             if chosen.len() >= 2 && (start == 0 || full || of_class() >= enough) {

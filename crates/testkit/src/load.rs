@@ -197,8 +197,14 @@ impl Sent {
 pub enum Pace {
     /// The next request when the last is answered.
     Closed,
-    /// A request each so often, whatever the answers do.
-    Every(Duration),
+    /// A request each so often, whatever the answers do; the first one so long after the start. Connections that
+    /// all begin at once would send bursts instead of a rate.
+    Every {
+        /// From one request to the next.
+        interval: Duration,
+        /// When the first one is due.
+        first: Duration,
+    },
 }
 
 /// Sends bodies over one connection until there is no more. `next` fills the body and says how many
@@ -216,7 +222,10 @@ pub fn send_all(
     let mut sent = Sent::default();
     let mut body = Vec::new();
     let begun = Instant::now();
-    let mut due = begun;
+    let mut due = match pace {
+        Pace::Closed => begun,
+        Pace::Every { interval, first } => (begun + first).checked_sub(interval).unwrap_or(begun),
+    };
     loop {
         body.clear();
         let records = next(&mut body);
@@ -225,7 +234,7 @@ pub fn send_all(
         }
         match pace {
             Pace::Closed => due = Instant::now(),
-            Pace::Every(interval) => {
+            Pace::Every { interval, .. } => {
                 due += interval;
                 let left = due.saturating_duration_since(Instant::now());
                 if !left.is_zero() {

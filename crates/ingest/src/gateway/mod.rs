@@ -25,7 +25,6 @@ use palisade_pipeline::control;
 use palisade_pipeline::ledger::{Ledger, Verdict};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::{Metrics, StageLabel};
-use palisade_pipeline::priority::Priority;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -160,12 +159,11 @@ impl Gateway {
         let mut threads = Vec::new();
         for index in 0..decoders {
             let decoder = Decoder::new(index, Arc::clone(&shared), receiver.clone());
-            threads.push(std::thread::Builder::new().name(format!("decoder-{index}")).spawn(
-                move || {
-                    Priority::Decoding.take();
-                    decoder.run();
-                },
-            )?);
+            threads.push(
+                std::thread::Builder::new()
+                    .name(format!("decoder-{index}"))
+                    .spawn(move || decoder.run())?,
+            );
         }
         let stopped = Arc::new((Mutex::new(false), Condvar::new()));
         threads.push(std::thread::Builder::new().name("ticker".into()).spawn({

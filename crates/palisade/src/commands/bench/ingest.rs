@@ -29,9 +29,12 @@ pub(crate) struct Ingest {
     /// Events in a request.
     #[arg(long, default_value_t = 500)]
     batch: u64,
-    /// Connections at a time.
+    /// Connections at a time at full speed.
     #[arg(long, default_value_t = 8)]
     connections: u32,
+    /// Connections over which latencies are taken: enough that one is free when a request is due.
+    #[arg(long, default_value_t = 32)]
+    paced_connections: u32,
     /// The events' ids.
     #[arg(long, value_enum, default_value = "streamguard")]
     ids: Ids,
@@ -111,12 +114,13 @@ impl Ingest {
             None => self.events,
         };
         let batch = if lines.is_some() { self.batch.min(200) } else { self.batch }.max(1);
-        let mut sources = self.sources(lines.as_ref());
+        let mut sources = self.sources(lines.as_ref(), self.seed, self.connections);
 
         let cpu_before = server.cpu_seconds();
         let begun = Instant::now();
         let left = Arc::new(AtomicU64::new(events));
-        let full = drive(&target, &mut sources, batch, Pace::Closed, &left, events)?;
+        let closed = |_| Pace::Closed;
+        let full = drive(&target, &mut sources, batch, closed, &left, events)?;
         let seconds = begun.elapsed().as_secs_f64();
         let rate = full.records as f64 / seconds;
         server.wait_idle(Duration::from_secs(600))?;
@@ -127,14 +131,18 @@ impl Ingest {
 
         let wanted = self.rate.unwrap_or(rate * 0.7).max(1.0);
         let slow_events = (wanted * self.latency_seconds as f64) as u64;
-        let interval = batch as f64 * f64::from(self.connections.max(1)) / wanted;
+        let interval = Duration::from_secs_f64(batch as f64 / wanted);
+        let connections = self.paced_connections.max(1);
+        // Other events than before, of the same users.
+        let mut sources = self.sources(lines.as_ref(), self.seed + 1, connections);
         let left = Arc::new(AtomicU64::new(slow_events));
         let done = Arc::new(AtomicBool::new(false));
         let probe = std::thread::spawn({
             let (target, done) = (target.clone(), Arc::clone(&done));
             move || probe(&target, &done)
         });
-        let pace = Pace::Every(Duration::from_secs_f64(interval));
+        let pace =
+            |index| Pace::Every { interval: interval * connections, first: interval * index };
         let paced = drive(&target, &mut sources, batch, pace, &left, slow_events);
         done.store(true, Ordering::Release);
         let visible = probe.join().map_err(|_| "the probe panicked")??;
@@ -164,8 +172,13 @@ impl Ingest {
     }
 
     /// One source of bodies for each connection.
-    fn sources(&self, lines: Option<&Arc<Vec<Vec<u8>>>>) -> Vec<Source> {
-        let connections = self.connections.max(1);
+    fn sources(
+        &self,
+        lines: Option<&Arc<Vec<Vec<u8>>>>,
+        seed: u64,
+        connections: u32,
+    ) -> Vec<Source> {
+        let connections = connections.max(1);
         (0..connections)
             .map(|index| -> Source {
                 if let Some(lines) = lines {
@@ -185,7 +198,7 @@ impl Ingest {
                     Ids::Uuid => IdStyle::RandomUuid,
                 };
                 let mut generator =
-                    Generator::new(self.seed, 10_000, ids).with_share(index, connections);
+                    Generator::new(seed, 10_000, ids).with_share(index, connections);
                 Box::new(move |body, count| {
                     generator.fill(usize::try_from(count).unwrap_or(0), body);
                     count
@@ -204,7 +217,7 @@ fn drive(
     target: &Target,
     sources: &mut [Source],
     batch: u64,
-    pace: Pace,
+    pace: impl Fn(u32) -> Pace,
     left: &AtomicU64,
     total: u64,
 ) -> Result<Sent, Failure> {
@@ -214,8 +227,9 @@ fn drive(
     let results: Vec<std::io::Result<Sent>> = std::thread::scope(|scope| {
         let threads: Vec<_> = sources
             .iter_mut()
-            .map(|source| {
-                let bar = &bar;
+            .zip(0..)
+            .map(|(source, index)| {
+                let (bar, pace) = (&bar, pace(index));
                 scope.spawn(move || {
                     let next = |body: &mut Vec<u8>| {
                         let before = left
