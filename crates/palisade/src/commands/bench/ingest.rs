@@ -2,8 +2,9 @@
 //!
 //! The server is a process of its own with default settings; this process generates the load. First
 //! the events are sent as fast as the server takes them; then, once compaction has caught up, CPU
-//! and bytes are read; then further events are sent at 70 % of the rate that was reached, and the
-//! latencies of acknowledgement and of visibility to SQL are taken.
+//! and bytes are read; then further events are sent at 70 % of the rate that was reached (or at `--rate`), over so many
+//! connections that one is free when a request is due, and the latencies of acknowledgement and of
+//! visibility to SQL are taken, from the moment at which a request was due.
 
 use super::child::ServerProcess;
 use crate::Outcome;
@@ -134,7 +135,7 @@ impl Ingest {
         let interval = Duration::from_secs_f64(batch as f64 / wanted);
         let connections = self.paced_connections.max(1);
         // Other events than before, of the same users.
-        let mut sources = self.sources(lines.as_ref(), self.seed + 1, connections);
+        let mut sources = self.sources(lines.as_ref(), self.seed.wrapping_add(1), connections);
         let left = Arc::new(AtomicU64::new(slow_events));
         let done = Arc::new(AtomicBool::new(false));
         let probe = std::thread::spawn({
