@@ -58,7 +58,7 @@ impl Server {
         let text = format!(
             "http: {{listen: '127.0.0.1:0'}}\n\
              logging: {{level: error}}\n\
-             pipeline: {{commit: 16MiB, commit_age: 500ms}}\n\
+             pipeline: {{commit: 8MiB, commit_age: 500ms}}\n\
              disk: {{keep_free: 64MiB, keep_free_percent: 0}}\n\
              listeners:\n\
              - {{name: raw, protocol: tcp_lines, address: '127.0.0.1:{lines}', idle_seconds: 3}}\n\
