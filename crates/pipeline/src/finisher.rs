@@ -127,13 +127,8 @@ impl Finisher {
                 return Ok(());
             }
         };
-        while flight.full {
-            let bytes = self.tables.uncommitted().bytes;
-            self.metrics.uncommitted_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-            if bytes <= self.most_uncommitted {
-                break;
-            }
-            self.wait_moved(Duration::from_millis(20));
+        if flight.full {
+            self.wait_for_room();
         }
         match flight.entry.as_ref() {
             Entry::Frame(frame) => {
@@ -157,6 +152,18 @@ impl Finisher {
         self.metrics.visible_position.set(i64::try_from(visible.0).unwrap_or(i64::MAX));
         self.moved.1.notify_all();
         Ok(())
+    }
+
+    /// Waits until few enough bytes are uncommitted (M4).
+    fn wait_for_room(&self) {
+        loop {
+            let bytes = self.tables.uncommitted().bytes;
+            self.metrics.uncommitted_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            if bytes <= self.most_uncommitted {
+                return;
+            }
+            self.wait_moved(Duration::from_millis(20));
+        }
     }
 
     fn finish_frame(

@@ -239,7 +239,9 @@ mod tests {
         for rows in [1u64, 5_000, 100_000, 700_000] {
             // All wide, every other one, every fiftieth: the merged ones are all wide.
             for every in [1, 2, 50] {
-                let columns = |n: u64| if n % every == 0 { wide.clone() } else { narrow.clone() };
+                let columns = |n: u64| {
+                    if n.is_multiple_of(every) { wide.clone() } else { narrow.clone() }
+                };
                 let sizes = (0..2_000).map(|n| (rows, columns(n)));
                 let (live, amplification) = run_wide(&policy, sizes);
                 let groups = policy.target_chunks / wide.len() as u64;

@@ -195,7 +195,7 @@ fn batch(offset: u64, rows: &[TestRow], encoded: bool) -> (RecordBatch, Vec<Row>
     };
     columns.extend(extra);
     // Some entries make their segments wide, each with a hundred columns of its own and fifty of all.
-    for n in 0..if rows.len() % 5 == 0 { 150 } else { 0 } {
+    for n in 0..if rows.len().is_multiple_of(5) { 150 } else { 0 } {
         let name = if n < 50 { format!("w{n}") } else { format!("w{n}_{}", offset % 7) };
         let with = n % rows.len();
         let values = (0..rows.len()).map(|at| (at == with).then_some(n as i64));
