@@ -1,7 +1,7 @@
 //! The thread that keeps segments in shape, and its metrics.
 
 use palisade_pipeline::clock::Clock;
-use palisade_pipeline::priority::Priority;
+use palisade_pipeline::priority::yield_to_others;
 use palisade_table::{MaintenanceReport, Tables};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -73,7 +73,7 @@ pub(crate) fn maintain(
     stopping: Arc<AtomicBool>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
-        Priority::Background.take();
+        yield_to_others();
         while !stopping.load(Ordering::Acquire) {
             metrics.running.set(1);
             let pause = match tables.maintain(clock.now(), epoch) {

@@ -8,97 +8,33 @@
     reason = "tests may panic"
 )]
 
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+#[allow(dead_code, reason = "shared with other tests of the binary")]
+mod support;
 
-const LONGEST: Duration = Duration::from_secs(60);
+use serde_json::{Value, json};
+use std::path::Path;
+use support::{Server, palisade};
+
 /// Monday 2026-01-05 09:00 UTC, in milliseconds.
 const MONDAY: i64 = 1_767_603_600_000;
 const MINUTE: i64 = 60_000;
 
-struct Server {
-    child: Child,
-    url: String,
-    agent: ureq::Agent,
+fn start(data: &Path) -> Server {
+    Server::start_with(palisade(data).env("PALISADE_DETECT__BASELINE", "streamguard"))
 }
 
-impl Server {
-    fn start(data: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PALISADE_")) {
-            command.env_remove(name);
-        }
-        let mut child = command
-            .arg("--data")
-            .arg(data)
-            .arg("run")
-            .env("PALISADE_LOGGING__LEVEL", "warn")
-            .env("PALISADE_HTTP__LISTEN", "127.0.0.1:0")
-            .env("PALISADE_DETECT__BASELINE", "streamguard")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().expect("the server says where it listens").unwrap();
-        std::thread::spawn(move || lines.for_each(drop));
-        let url = first.split("listens on ").nth(1).unwrap().split(',').next().unwrap().to_owned();
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(LONGEST))
-            .build()
-            .new_agent();
-        Self { child, url, agent }
-    }
-
-    fn send(&self, events: &[Value]) {
-        let body: Vec<String> = events.iter().map(Value::to_string).collect();
-        let answer = self
-            .agent
-            .post(format!("{}/api/v1/streams/events/records", self.url))
-            .header("content-type", "application/x-ndjson")
-            .send(body.join("\n").as_bytes())
-            .unwrap();
-        assert_eq!(answer.status().as_u16(), 200);
-        let end = Instant::now() + LONGEST;
-        loop {
-            let progress = self.get("/readyz").1;
-            if progress["ready"] == true && progress["lag_entries"] == 0 {
-                return;
-            }
-            assert!(Instant::now() < end, "{progress}");
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-    }
-
-    fn get(&self, path: &str) -> (u16, Value) {
-        let mut answer = self.agent.get(format!("{}{path}", self.url)).call().unwrap();
-        let text = answer.body_mut().read_to_string().unwrap();
-        (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
-    }
-
-    /// A good answer.
-    fn ok(&self, path: &str) -> Value {
-        let (status, body) = self.get(path);
-        assert_eq!(status, 200, "{path}: {body}");
-        body
-    }
-
-    fn terminate(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
-    }
+/// Sends events and waits until they are visible.
+fn send(server: &Server, events: &[Value]) {
+    let body: Vec<String> = events.iter().map(Value::to_string).collect();
+    assert_eq!(server.records(&[], &body.join("\n")).0, 200);
+    server.wait_visible();
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A good answer.
+fn ok(server: &Server, path: &str) -> Value {
+    let (status, body) = server.get(path);
+    assert_eq!(status, 200, "{path}: {body}");
+    body
 }
 
 /// An event of alice's ordinary day, five minutes after the one before it.
@@ -133,26 +69,26 @@ fn newest_first(list: &Value) {
 #[test]
 fn every_endpoint_answers_from_memory_and_from_segments() {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path());
+    let server = start(data.path());
     // Before the first event.
-    assert_eq!(server.ok("/api/events"), json!([]));
-    assert_eq!(server.ok("/api/events/count"), json!(0));
-    assert_eq!(server.ok("/api/events/counts-by-type"), json!({}));
-    assert_eq!(server.ok("/api/anomalies"), json!([]));
-    assert_eq!(server.ok("/api/stats/summary")["totalEvents"], 0);
+    assert_eq!(ok(&server, "/api/events"), json!([]));
+    assert_eq!(ok(&server, "/api/events/count"), json!(0));
+    assert_eq!(ok(&server, "/api/events/counts-by-type"), json!({}));
+    assert_eq!(ok(&server, "/api/anomalies"), json!([]));
+    assert_eq!(ok(&server, "/api/stats/summary")["totalEvents"], 0);
     assert_eq!(server.get("/api/events/evt_0001").0, 404);
 
     let mut events: Vec<Value> = (0..150).map(ordinary).collect();
     events.push(strange());
     events.push(json!({"user": "bob", "timestamp": MONDAY, "type": "LOGIN_FAILED"}));
-    server.send(&events);
+    send(&server, &events);
     check(&server);
     server.terminate();
-    check(&Server::start(data.path()));
+    check(&start(data.path()));
 }
 
 fn check(server: &Server) {
-    let latest = server.ok("/api/events?limit=3");
+    let latest = ok(server, "/api/events?limit=3");
     assert_eq!(latest.as_array().unwrap().len(), 3);
     assert_eq!(
         latest[0],
@@ -163,14 +99,14 @@ fn check(server: &Server) {
         })
     );
     newest_first(&latest);
-    assert_eq!(server.ok("/api/events/recent?limit=3"), latest);
-    assert_eq!(server.ok("/api/events").as_array().unwrap().len(), 100);
-    let all = server.ok("/api/events?limit=1000");
+    assert_eq!(ok(server, "/api/events/recent?limit=3"), latest);
+    assert_eq!(ok(server, "/api/events").as_array().unwrap().len(), 100);
+    let all = ok(server, "/api/events?limit=1000");
     assert_eq!(all.as_array().unwrap().len(), 152);
     newest_first(&all);
-    assert_eq!(server.ok("/api/events/count"), json!(152));
+    assert_eq!(ok(server, "/api/events/count"), json!(152));
 
-    let event = server.ok("/api/events/evt_0007");
+    let event = ok(server, "/api/events/evt_0007");
     assert_eq!(
         (&event["timestamp"], &event["metadata"]),
         (
@@ -187,29 +123,29 @@ fn check(server: &Server) {
         )
     );
 
-    let bob = server.ok("/api/events/user/bob");
+    let bob = ok(server, "/api/events/user/bob");
     assert_eq!(bob.as_array().unwrap().len(), 1);
     // Nobody named bob's event: its own id leads to it.
     let id = bob[0]["eventId"].as_str().unwrap();
     assert_eq!(id.len(), 32, "{id}");
-    assert_eq!(server.ok(&format!("/api/events/{id}")), bob[0]);
-    assert_eq!(server.ok("/api/events/user/alice?limit=1000").as_array().unwrap().len(), 151);
-    assert_eq!(server.ok("/api/events/user/o'brien"), json!([]));
+    assert_eq!(ok(server, &format!("/api/events/{id}")), bob[0]);
+    assert_eq!(ok(server, "/api/events/user/alice?limit=1000").as_array().unwrap().len(), 151);
+    assert_eq!(ok(server, "/api/events/user/o'brien"), json!([]));
 
-    let threats = server.ok("/api/events/threats");
+    let threats = ok(server, "/api/events/threats");
     assert_eq!(ids(&threats), ["evt_strange"]);
-    assert_eq!(server.ok("/api/events/threat-score?min_score=0.9"), threats);
+    assert_eq!(ok(server, "/api/events/threat-score?min_score=0.9"), threats);
     let (low, high) = (MONDAY + 5 * MINUTE, MONDAY + 10 * MINUTE);
     let range =
-        server.ok(&format!("/api/events/time-range?start_time={low}&end_time={high}&limit=1000"));
+        ok(server, &format!("/api/events/time-range?start_time={low}&end_time={high}&limit=1000"));
     assert_eq!(range.as_array().unwrap().len(), 6, "{range}");
     newest_first(&range);
     assert_eq!(
-        server.ok("/api/events/counts-by-type"),
+        ok(server, "/api/events/counts-by-type"),
         json!({"LOGIN_SUCCESS": 112, "FILE_ACCESS": 38, "PRIVILEGE_CHANGE": 1, "LOGIN_FAILED": 1})
     );
 
-    let anomalies = server.ok("/api/anomalies");
+    let anomalies = ok(server, "/api/anomalies");
     assert_eq!(ids(&anomalies), ["evt_strange"], "{anomalies}");
     let anomaly = &anomalies[0];
     assert_eq!(
@@ -239,31 +175,23 @@ fn check(server: &Server) {
             MONDAY + 24 * 60 * MINUTE
         ),
     ] {
-        assert_eq!(server.ok(path), anomalies, "{path}");
+        assert_eq!(ok(server, path), anomalies, "{path}");
     }
-    assert_eq!(server.ok("/api/anomalies/high-score?threshold=1"), json!([]));
-    assert_eq!(server.ok("/api/anomalies/user/bob"), json!([]));
-    assert_eq!(server.ok("/api/anomalies/count"), json!(1));
-    assert_eq!(server.ok("/api/anomalies/evt_strange"), *anomaly);
+    assert_eq!(ok(server, "/api/anomalies/high-score?threshold=1"), json!([]));
+    assert_eq!(ok(server, "/api/anomalies/user/bob"), json!([]));
+    assert_eq!(ok(server, "/api/anomalies/count"), json!(1));
+    assert_eq!(ok(server, "/api/anomalies/evt_strange"), *anomaly);
     // The record's own id leads to the event and to its anomaly as well.
-    let query =
-        json!({"sql": "SELECT id FROM events WHERE event_id = 'evt_strange'", "format": "jsonl"});
-    let mut answer = server
-        .agent
-        .post(format!("{}/api/v1/query", server.url))
-        .header("content-type", "application/json")
-        .send(query.to_string().as_bytes())
-        .unwrap();
-    let row: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
-    let id = row["id"].as_str().unwrap();
-    assert_eq!(server.ok(&format!("/api/events/{id}"))["eventId"], "evt_strange");
-    assert_eq!(server.ok(&format!("/api/anomalies/{id}")), *anomaly);
+    let rows = server.rows("SELECT id FROM events WHERE event_id = 'evt_strange'");
+    let id = rows[0]["id"].as_str().unwrap();
+    assert_eq!(ok(server, &format!("/api/events/{id}"))["eventId"], "evt_strange");
+    assert_eq!(ok(server, &format!("/api/anomalies/{id}")), *anomaly);
     assert_eq!(
         server.get("/api/anomalies/evt_0007").1["message"],
         "Anomaly for event with ID evt_0007 not found"
     );
 
-    let summary = server.ok("/api/stats/summary");
+    let summary = ok(server, "/api/stats/summary");
     assert_eq!(
         (
             &summary["totalEvents"],
@@ -273,12 +201,12 @@ fn check(server: &Server) {
         ),
         (&json!(152), &json!(1), &json!(1), &json!(0))
     );
-    let status = server.ok("/api/health/status");
+    let status = ok(server, "/api/health/status");
     assert_eq!(
         (&status["database"]["eventCount"], &status["database"]["anomalyCount"]),
         (&json!(152), &json!(1))
     );
-    assert_eq!(server.ok("/api/health/ready")["ready"], true);
+    assert_eq!(ok(server, "/api/health/ready")["ready"], true);
 
     for path in [
         "/api/events?limit=0",

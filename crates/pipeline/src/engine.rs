@@ -10,7 +10,7 @@ use crate::finisher::Finisher;
 use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::priority::Priority;
+use crate::priority::yield_to_others;
 use crate::recovery::{Decision, Found, decide};
 use crate::worker::Worker;
 use palisade_catalog::{Catalog, Checkpoint};
@@ -193,7 +193,7 @@ impl Engine {
             chain: Vec::new(),
         };
         let committer = spawn("committer", &fatal_sender, move || {
-            Priority::Background.take();
+            yield_to_others();
             committer.run()
         })?;
         Ok(Self {

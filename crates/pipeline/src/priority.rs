@@ -1,32 +1,21 @@
 //! Which threads yield when there is more to do than there are cores.
 
-/// What a thread is for, where that is nothing that anybody waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// Sealing, compaction, retention: they have seconds before their bounds are reached, and then
-    /// the others wait, so that they get the cores that they need.
-    Background,
-}
+/// How far threads in the background yield, as nice values of POSIX.1-2024 `setpriority`; a step is about a
+/// quarter of the share of a core.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
 
-impl Priority {
-    /// Nice values, POSIX.1-2024 `setpriority`; a step is about a quarter of the share of a core.
-    fn nice(self) -> i32 {
-        match self {
-            Self::Background => 5,
-        }
-    }
-
-    /// Gives the calling thread this priority, in addition to the niceness of the process. Where the system refuses,
-    /// everything works as well, at equal shares.
-    pub fn take(self) {
-        // On Linux this is of the calling thread only; elsewhere of the whole process, which must not be.
-        #[cfg(target_os = "linux")]
-        {
-            let own = rustix::process::getpriority_process(None).unwrap_or(0);
-            let nice = own.saturating_add(self.nice()).min(19);
-            if let Err(error) = rustix::process::setpriority_process(None, nice) {
-                tracing::debug!(%error, "a thread keeps its priority");
-            }
+/// Lets the calling thread yield to all others, in addition to the niceness of the process: for sealing,
+/// compaction and retention. They have seconds before their bounds are reached, and then the others
+/// wait, so that they get the cores that they need. Where the system refuses, everything works as well, at equal shares.
+pub fn yield_to_others() {
+    // On Linux this is of the calling thread only; elsewhere of the whole process, which must not be.
+    #[cfg(target_os = "linux")]
+    {
+        let own = rustix::process::getpriority_process(None).unwrap_or(0);
+        let nice = own.saturating_add(NICE).min(19);
+        if let Err(error) = rustix::process::setpriority_process(None, nice) {
+            tracing::debug!(%error, "a thread keeps its priority");
         }
     }
 }
@@ -39,7 +28,7 @@ mod tests {
     fn a_thread_yields_and_the_others_do_not() {
         let before = rustix::process::getpriority_process(None).unwrap();
         let of_thread = std::thread::spawn(|| {
-            Priority::Background.take();
+            yield_to_others();
             rustix::process::getpriority_process(None).unwrap()
         });
         assert_eq!(of_thread.join().unwrap(), (before + 5).min(19));

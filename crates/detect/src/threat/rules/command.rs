@@ -13,6 +13,22 @@ const TEXT: Places = Places::TEXT;
 const REQUEST: Places = Places::REQUEST;
 const SENT: Places = Places::SENT;
 
+/// The words that both versions of the rule about Windows commands look out for.
+const WINDOWS_COMMANDS: &[&str] = &[
+    "cmd.exe",
+    "cmd /",
+    "cmd+/",
+    "powershell",
+    "pwsh",
+    "invoke-",
+    "certutil",
+    "bitsadmin",
+    "mshta",
+    "wscript",
+    "rundll32",
+    "regsvr32",
+];
+
 pub(super) const RULES: &[Rule] = &[
     rule(
         Cmdi,
@@ -170,20 +186,7 @@ pub(super) const RULES: &[Rule] = &[
         Cmdi,
         75,
         TEXT,
-        &[
-            "cmd.exe",
-            "cmd /",
-            "cmd+/",
-            "powershell",
-            "pwsh",
-            "invoke-",
-            "certutil",
-            "bitsadmin",
-            "mshta",
-            "wscript",
-            "rundll32",
-            "regsvr32",
-        ],
+        WINDOWS_COMMANDS,
         r#"\bcmd(?:\.exe)?\s+/[ckq]\b|\bpowershell(?:\.exe)?\s+(?:-|/|[a-z]:|get-|invoke|"|\()|\binvoke-(?:expression|webrequest|command|item|mimikatz|shellcode)|\bcertutil\b.*-(?:urlcache|decode)|bitsadmin\b.{0,20}/transfer|\bmshta\s+(?:http|vbscript|javascript)|\b(?:rundll32|regsvr32)(?:\.exe)?\s+\S"#,
         "Windows command in a request",
     )
@@ -192,20 +195,7 @@ pub(super) const RULES: &[Rule] = &[
         Cmdi,
         75,
         TEXT,
-        &[
-            "cmd.exe",
-            "cmd /",
-            "cmd+/",
-            "powershell",
-            "pwsh",
-            "invoke-",
-            "certutil",
-            "bitsadmin",
-            "mshta",
-            "wscript",
-            "rundll32",
-            "regsvr32",
-        ],
+        WINDOWS_COMMANDS,
         r#"\bcmd(?:\.exe)?\s+/[ckq]\b|\bpowershell(?:\.exe)?\s+(?:-|/|[a-z]:|get-|invoke|"|\()|\binvoke-(?:expression|webrequest|command|item|mimikatz|shellcode)|\bcertutil\b.*-(?:urlcache|decode)|bitsadmin\b.{0,20}/transfer|\bmshta\s+(?:http|vbscript|javascript)|(?:^|[^\\/\w.-])(?:rundll32|regsvr32)(?:\.exe)?\s+\S"#,
         "Windows command in a request",
     )
