@@ -35,6 +35,12 @@
 //! | 40 | 4 | header checksum of the frame before, across files (0 for the log's first) (L2) |
 //! | 44 | 4 | header checksum: CRC32C of the log id and bytes 0 to 44 |
 //!
+//! A trimmed file is kept under another name (`.spare`) and used again: overwriting blocks that a file has already
+//! needs no journal of the file system, no new pages and no discarding of old ones. Frames of its earlier life then
+//! stand behind the newest frame. They cannot be taken for new ones: their offsets are lower than the file's first.
+//! While such bytes are left, each group of frames ends with an **end mark** of 8 zero bytes, which the next group
+//! overwrites; a file is cut to its last frame before the next one is made, so only the newest file has a mark.
+//!
 //! Because the log id is in the checksum, bytes that a sender chooses can never pass for a frame.
 //! The payloads are described in [`crate::codec`].
 
@@ -51,6 +57,8 @@ pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"palislog";
 pub(crate) const FRAME_MAGIC: &[u8; 4] = b"plf1";
+/// Follows the newest frame in a file that is used again.
+pub(crate) const END_MARK: [u8; 8] = [0; 8];
 
 /// What a frame in a segment file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::error::LogError;
 use crate::format::{Codec, FrameKind, SegmentHeader};
 use crate::recovery::{Cut, examine};
-use crate::segment::{Continuation, FrameScanner, Step, list, path_of, read_header};
+use crate::segment::{BLANK, Continuation, FrameScanner, Step, list, path_of, read_header};
 use palisade_event::{EntryKind, Offset};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct SegmentReport {
     /// The file.
     pub file: PathBuf,
-    /// Its length in bytes.
+    /// Its length in bytes, to its end mark if it has one.
     pub bytes: u64,
     /// Offset of the first entry, by the file's name.
     pub first: Offset,
@@ -85,7 +85,9 @@ pub struct Verification {
 /// [`LogError::Io`] only: damage is in the reports.
 pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, LogError> {
     let mut reports = Vec::new();
-    for first in list(disk, dir)? {
+    let firsts = list(disk, dir)?;
+    let newest = firsts.last().copied();
+    for first in firsts {
         let path = path_of(dir, first);
         let mut report = SegmentReport {
             bytes: 0,
@@ -118,6 +120,11 @@ pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, LogErr
         });
         match stop {
             Ok(bytes) => report.bytes = bytes,
+            Err(LogError::Corrupt { byte, reason, .. })
+                if reason == BLANK && Some(first) == newest =>
+            {
+                report.bytes = byte;
+            }
             Err(LogError::Corrupt { byte, reason, .. }) => {
                 let file = disk.open(&path, false).map_err(LogError::io("open", &path))?;
                 report.bytes = file.len().map_err(LogError::io("read", &path))?;
@@ -140,7 +147,7 @@ pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, LogErr
 /// Calls `each` with every frame of a segment file in order; returns the file's length in bytes.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] at the first thing that is no good frame, be it damage or a torn tail;
+/// [`LogError::Corrupt`] at the first thing that is no good frame, be it damage, a torn tail or an end mark;
 /// [`LogError::Version`]; [`LogError::Io`].
 pub fn frames(
     disk: &dyn Disk,
@@ -162,6 +169,7 @@ pub fn frames(
                 clock: header.clock,
             }),
             Step::End => return Ok(bytes),
+            Step::Blank => return Err(corrupt(path, at, BLANK)),
             Step::Bad(reason) => return Err(corrupt(path, at, &reason)),
         }
     }
@@ -191,7 +199,7 @@ pub fn controls(
                         each(header.offset, clock, &kind, &body);
                     }
                 }
-                Step::End | Step::Bad(_) => break,
+                Step::End | Step::Blank | Step::Bad(_) => break,
             }
         }
     }
@@ -238,7 +246,7 @@ pub fn verify(
                     }
                 },
                 // The torn tail of the newest file; everything else was refused above.
-                Step::End | Step::Bad(_) => break,
+                Step::End | Step::Blank | Step::Bad(_) => break,
             }
         }
     }

@@ -4,8 +4,8 @@ use crate::codec::Encoded;
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::reader::LogReader;
-use crate::recovery::{Recovery, Segment, recover};
-use crate::segment::path_of;
+use crate::recovery::{Recovery, Segment, clear_away, recover};
+use crate::segment::{path_of, spare_path_of};
 use crate::stats::LogStats;
 use crate::writer::Writer;
 use palisade_event::{Entry, Offset};
@@ -51,6 +51,9 @@ impl Default for LogOptions {
         }
     }
 }
+
+/// So many trimmed files wait to be used again: a commit and a checkpoint let go of about as many at once.
+const SPARES: usize = 4;
 
 /// Called once, on the writer's thread, when the entry is durable or will never be. It must be quick, must not
 /// panic and must not wait for another append.
@@ -140,6 +143,8 @@ pub(crate) struct State {
     pub(crate) durable_end: Offset,
     /// Oldest first; the last one's length is that of its durable part.
     pub(crate) segments: VecDeque<Segment>,
+    /// Trimmed files that wait to be used again, with the length of each.
+    pub(crate) spares: Vec<(PathBuf, u64)>,
     pub(crate) new_subscribers: Vec<Deliver>,
     pub(crate) stats: LogStats,
     space_checked: Option<Instant>,
@@ -265,6 +270,7 @@ impl Log {
             poisoned: None,
             durable_end: recovered.end.next,
             segments: recovered.segments,
+            spares: Vec::new(),
             new_subscribers: Vec::new(),
             stats: LogStats::default(),
             space_checked: None,
@@ -383,8 +389,8 @@ impl Log {
         Ok(LogReader::new(Arc::clone(&self.shared), from))
     }
 
-    /// Removes the segment files that hold only entries below `before`, but never the newest. Returns the
-    /// bytes freed.
+    /// Removes the segment files that hold only entries below `before`, but never the newest; up to four of
+    /// them are kept under another name, to be used again. Returns the bytes that left the log.
     ///
     /// # Errors
     /// [`LogError::Io`] when the oldest file cannot be opened; what fails after that poisons the log.
@@ -427,19 +433,30 @@ impl Log {
             };
             let (disk, dir) = (&self.shared.disk, &self.shared.dir);
             let path = path_of(dir, oldest.first);
-            let file = disk.open(&path, true).map_err(LogError::io("open", &path))?;
-            // Emptied before its name goes, and one at a time, so that after any failure an old file that is
-            // there again cannot be taken for one with a gap behind it.
-            self.shared.state.lock().segments.pop_front();
-            let removed = file
-                .truncate(0)
-                .and_then(|()| file.sync())
-                .and_then(|()| disk.remove(&path))
-                .and_then(|()| disk.sync_dir(dir));
+            // Seen to be there before it counts as gone.
+            drop(disk.open(&path, true).map_err(LogError::io("open", &path))?);
+            // Emptied before its name goes or durably renamed before it is used again, and one at a time, so that
+            // after any failure an old file that is there again cannot be taken for one with a gap behind it.
+            let keeps = {
+                let mut state = self.shared.state.lock();
+                state.segments.pop_front();
+                state.low.is_none()
+                    && state.spares.len() < SPARES
+                    && oldest.bytes >= self.shared.options.segment_bytes / 2
+            };
+            let spare = spare_path_of(dir, oldest.first);
+            let removed = if keeps {
+                disk.rename(&path, &spare).and_then(|()| disk.sync_dir(dir))
+            } else {
+                clear_away(&**disk, &path).and_then(|()| disk.sync_dir(dir))
+            };
             if let Err(error) = removed {
                 let reason = format!("trimming {} failed: {error}", path.display());
                 self.shared.poison(&reason, []);
                 return Err(LogError::Poisoned { reason });
+            }
+            if keeps {
+                self.shared.state.lock().spares.push((spare, oldest.bytes));
             }
             freed += oldest.bytes;
         }

@@ -5,7 +5,7 @@ use crate::error::LogError;
 use crate::format::{Codec, FrameKind, SEGMENT_HEADER_BYTES};
 use crate::log::Shared;
 use crate::recovery::Segment;
-use crate::segment::{Continuation, FrameScanner, Step, path_of, read_header};
+use crate::segment::{BLANK, Continuation, FrameScanner, Step, path_of, read_header};
 use palisade_event::{Entry, EntryKind, Offset, RequestEntry};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -113,7 +113,8 @@ impl LogReader {
         result
     }
 
-    /// Files are emptied when they are trimmed, so what reads them then fails in one way or another.
+    /// Files are emptied or used again when they are trimmed, so what reads them then fails in one way or another:
+    /// the offsets, chained checksums and lengths of another life do not fit.
     fn or_trimmed(&self, error: LogError) -> LogError {
         let start = self.shared.start();
         if self.next < start { LogError::Trimmed { from: self.next, start } } else { error }
@@ -160,6 +161,7 @@ impl LogReader {
                     return Ok(Some(entry));
                 }
                 Step::Bad(reason) => return Err(corrupt(path, before, &reason)),
+                Step::Blank => return Err(corrupt(path, before, BLANK)),
                 Step::End => {
                     let segment = self.segment()?;
                     if path_of(&self.shared.dir, segment.first) != path {

@@ -7,14 +7,19 @@
 //! appended, or else a frame behind the cut could come back after the next crash. What is left beyond the
 //! proven end is written again and fsynced, because a page cache that survived a failed fsync shows data that is
 //! not on the disk. The same holds for the names in the directory: a file in which nothing is proven is
-//! copied and renamed, and a trimmed file is emptied first, so that it is known if its name comes back.
+//! copied and renamed, and a trimmed file is emptied first, so that it is known if its name comes back, or is
+//! kept to be used again, which happens only when its old name is durably gone.
 //!
 //! [`examine`] decides and changes nothing, so `palisade log verify` says what opening would do.
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
-use crate::format::{FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_name};
-use crate::segment::{Continuation, FrameScanner, Step, list, path_of, read_header};
+use crate::format::{
+    END_MARK, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_name,
+};
+use crate::segment::{
+    BLANK, Continuation, FrameScanner, SPARE, Step, list, path_of, read_header,
+};
 use palisade_event::Offset;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -169,7 +174,7 @@ pub(crate) fn recover(
     disk.create_dir_all(dir).map_err(LogError::io("make", dir))?;
     let examined = examine(disk, dir, checked_bytes, committed)?;
     for path in &examined.leftovers {
-        disk.remove(path).map_err(LogError::io("remove", path))?;
+        clear_away(disk, path).map_err(LogError::io("remove", path))?;
     }
     let (start, end) = (examined.start(), examined.end());
     let Some(newest) = examined.newest else {
@@ -217,6 +222,14 @@ pub(crate) fn recover(
     Ok(Recovered { log_id, segments: examined.segments, file, end: newest.end, report })
 }
 
+/// Empties a file and removes it: what its inode was named before may come back, and is then seen to hold nothing.
+pub(crate) fn clear_away(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let file = disk.open(path, true)?;
+    file.truncate(0)?;
+    file.sync()?;
+    disk.remove(path)
+}
+
 fn create_log(disk: &dyn Disk, dir: &Path, log_id: u128) -> Result<Recovered, LogError> {
     let header = SegmentHeader { previous: 0, first: Offset(0), log_id, clock: i64::MIN };
     let file = create_segment(disk, dir, &header)
@@ -252,6 +265,22 @@ pub(crate) fn create_segment(
     Ok(file)
 }
 
+/// As [`create_segment`], with a trimmed file that was put aside. The file under its old name is durably gone, so
+/// overwriting it takes nothing from the log; and it has its new name only when its new header is durable.
+pub(crate) fn reuse_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    spare: &Path,
+    header: &SegmentHeader,
+) -> io::Result<Box<dyn DiskFile>> {
+    let file = disk.open(spare, true)?;
+    file.write_all_at(&mut [IoSlice::new(&header.encode()), IoSlice::new(&END_MARK)], 0)?;
+    file.sync()?;
+    disk.rename(spare, &path_of(dir, header.first))?;
+    disk.sync_dir(dir)?;
+    Ok(file)
+}
+
 type Headers = Vec<(SegmentHeader, u64)>;
 
 /// The header and length of every file, and the files that hold nothing.
@@ -262,12 +291,13 @@ type Headers = Vec<(SegmentHeader, u64)>;
 fn read_headers(disk: &dyn Disk, dir: &Path) -> Result<(Headers, Vec<PathBuf>), LogError> {
     let (mut headers, mut leftovers) = (Headers::new(), Vec::new());
     let names = disk.list(dir).map_err(LogError::io("list", dir))?;
-    let rewritten = names.iter().filter(|name| {
+    let unfinished = names.iter().filter(|name| {
         name.strip_suffix(REWRITTEN)
+            .or_else(|| name.strip_suffix(SPARE))
             .and_then(|stem| stem.strip_suffix('.'))
             .is_some_and(|stem| parse_segment_name(&format!("{stem}.log")).is_some())
     });
-    leftovers.extend(rewritten.map(|name| dir.join(name)));
+    leftovers.extend(unfinished.map(|name| dir.join(name)));
     let mut last_empty = None;
     for first in list(disk, dir)? {
         let path = path_of(dir, first);
@@ -324,6 +354,7 @@ fn check_whole(
         match scanner.step()? {
             Step::Frame { .. } => {}
             Step::Bad(reason) => break Some(reason),
+            Step::Blank => break Some(BLANK.to_owned()),
             Step::End => break None,
         }
     };
@@ -359,7 +390,7 @@ fn examine_newest(
     let mut proven = header.first.max(committed.unwrap_or_default());
     // Where each frame begins that is not proven by a later one.
     let mut unproven: VecDeque<(Offset, u64)> = VecDeque::new();
-    let bad = loop {
+    let (bad, marked) = loop {
         match scanner.step()? {
             Step::Frame { header, byte, .. } => {
                 if header.kind != FrameKind::Schema {
@@ -371,8 +402,9 @@ fn examine_newest(
                     unproven.pop_front();
                 }
             }
-            Step::Bad(reason) => break Some(reason),
-            Step::End => break None,
+            Step::Bad(reason) => break (Some(reason), false),
+            Step::Blank => break (Some(BLANK.to_owned()), true),
+            Step::End => break (None, false),
         }
     };
     let end = scanner.position();
@@ -384,7 +416,8 @@ fn examine_newest(
                 let (byte, offset) = (end.byte, end.next);
                 return Err(LogError::Corrupt { file: path, byte, offset, reason });
             }
-            Some(Cut { file: path.clone(), byte: end.byte, bytes: length - end.byte, reason })
+            let bytes = length - end.byte;
+            (!marked).then(|| Cut { file: path.clone(), byte: end.byte, bytes, reason })
         }
     };
     // When nothing in the file is proven, its header is not either.

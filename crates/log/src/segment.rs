@@ -3,11 +3,14 @@
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
 use crate::format::{
-    BadSegmentHeader, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind,
+    BadSegmentHeader, END_MARK, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind,
     SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, parse_segment_name, segment_name,
 };
 use palisade_event::Offset;
 use std::path::{Path, PathBuf};
+
+/// Ending of the name of a trimmed file that waits to be used again.
+pub(crate) const SPARE: &str = "spare";
 
 /// Files are read in pieces of this size, or of one frame where that is larger.
 const READ_BYTES: usize = 1 << 20;
@@ -23,6 +26,11 @@ pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Offset>, LogError>
 
 pub(crate) fn path_of(dir: &Path, first: Offset) -> PathBuf {
     dir.join(segment_name(first))
+}
+
+/// Where a trimmed segment file waits to be used again.
+pub(crate) fn spare_path_of(dir: &Path, first: Offset) -> PathBuf {
+    path_of(dir, first).with_extension(SPARE)
 }
 
 /// Reads the header of a segment file.
@@ -59,6 +67,9 @@ impl Continuation {
     }
 }
 
+/// Why a [`Step::Blank`] is not accepted where it is damage.
+pub(crate) const BLANK: &str = "zeros stand where a frame should begin";
+
 /// What stands at the place of the next frame.
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
@@ -72,6 +83,9 @@ pub(crate) enum Step<'a> {
     },
     /// The file, or what may be read of it, ends after the last frame.
     End,
+    /// Zeros stand where a frame would begin: the end mark of the newest file, if that was used before
+    /// ([`crate::format`]); damage anywhere else. The scanner stays there.
+    Blank,
     /// Something else. The scanner stays there.
     Bad(String),
 }
@@ -127,6 +141,9 @@ impl FrameScanner {
         }
         let log_id = self.log_id;
         let head = self.bytes(byte, FRAME_HEADER_BYTES)?;
+        if head.starts_with(&END_MARK) {
+            return Ok(Step::Blank);
+        }
         let (header, crc) = match FrameHeader::decode(head, log_id) {
             Ok(read) => read,
             Err(reason) => return Ok(Step::Bad(reason.to_owned())),

@@ -9,13 +9,13 @@
 use crate::codec::Payload;
 use crate::disk::DiskFile;
 use crate::error::{LogError, is_full};
-use crate::format::{FRAME_HEADER_BYTES, FrameHeader, SegmentHeader};
+use crate::format::{END_MARK, FRAME_HEADER_BYTES, FrameHeader, SegmentHeader};
 use crate::log::{Deliver, Queued, Shared, Waiting};
-use crate::recovery::{Segment, create_segment};
+use crate::recovery::{Segment, clear_away, create_segment, reuse_segment};
 use crate::segment::{Continuation, path_of};
 use palisade_event::Offset;
 use std::collections::BTreeSet;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub(crate) struct Writer {
     at: Continuation,
     /// First entry of the newest file.
     first: Offset,
+    /// Up to this byte the newest file holds frames of an earlier life, 0 if it has none.
+    stale_end: u64,
     /// Highest clock of all entries.
     clock: i64,
     /// Schemas that stand in the newest file.
@@ -69,6 +71,7 @@ impl Writer {
             file,
             at,
             first,
+            stale_end: 0,
             clock,
             schemas: BTreeSet::new(),
             subscribers: Vec::new(),
@@ -152,9 +155,21 @@ impl Writer {
             log_id: shared.log_id,
             clock: self.clock,
         };
-        match create_segment(&*shared.disk, &shared.dir, &header) {
-            Ok(file) => {
+        // Only the newest file may have anything behind its last frame.
+        if self.stale_end > self.at.byte {
+            let cut = self.file.truncate(self.at.byte).and_then(|()| self.file.sync());
+            cut.map_err(|error| {
+                Failure::Poison(format!("a segment file could not be cut to its end: {error}"))
+            })?;
+        }
+        let made = match self.reuse(&header) {
+            Some(made) => made,
+            None => create_segment(&*shared.disk, &shared.dir, &header).map(|file| (file, 0)),
+        };
+        match made {
+            Ok((file, stale_end)) => {
                 self.file = file;
+                self.stale_end = stale_end;
                 self.first = header.first;
                 self.at = Continuation::of(&header);
                 self.schemas.clear();
@@ -179,6 +194,21 @@ impl Writer {
             Err(error) => {
                 Err(Failure::Poison(format!("a new segment file could not be made: {error}")))
             }
+        }
+    }
+
+    /// Begins a file in a trimmed one, if one waits and the disk takes it; with it, where its old bytes end.
+    fn reuse(&self, header: &SegmentHeader) -> Option<io::Result<(Box<dyn DiskFile>, u64)>> {
+        let Shared { disk, dir, state, .. } = &*self.shared;
+        let (spare, bytes) = state.lock().spares.pop()?;
+        match reuse_segment(&**disk, dir, &spare, header) {
+            Ok(file) => Some(Ok((file, bytes))),
+            // Where a file system needs room even to overwrite, a new file has a chance.
+            Err(error) if is_full(&error) => match clear_away(&**disk, &spare) {
+                Ok(()) => None,
+                Err(again) => Some(Err(again)),
+            },
+            Err(error) => Some(Err(error)),
         }
     }
 
@@ -231,6 +261,9 @@ impl Writer {
             slices.push(IoSlice::new(head));
             slices.push(IoSlice::new(payload));
         }
+        if at.byte < self.stale_end {
+            slices.push(IoSlice::new(&END_MARK));
+        }
         if let Err(error) = self.file.write_all_at(&mut slices, self.at.byte) {
             return Err(self.cut_after(&error));
         }
@@ -251,10 +284,11 @@ impl Writer {
     }
 
     /// A write failed: gets the half-written frames off the disk if it was only full.
-    fn cut_after(&self, error: &std::io::Error) -> Failure {
+    fn cut_after(&mut self, error: &std::io::Error) -> Failure {
         if !is_full(error) {
             return Failure::Poison(format!("a write to the log failed: {error}"));
         }
+        self.stale_end = 0;
         match self.file.truncate(self.at.byte).and_then(|()| self.file.sync()) {
             Ok(()) => Failure::Refused(LogError::DiskFull { reason: error.to_string() }),
             Err(again) => Failure::Poison(format!(
