@@ -1,11 +1,12 @@
 //! A load generator for HTTP: cheap enough to share two cores with the server that it measures.
 //!
-//! Each connection has a thread that writes a request, reads the answer and goes on (closed loop), or
-//! that sends at times fixed beforehand (open loop): there a latency is counted from the moment at
-//! which the request was due, so a server that stalls cannot hide it by slowing the generator.
+//! Each connection has a thread that writes a request, reads the answer and goes on ([`send_all`], closed loop), or
+//! requests are sent at times fixed beforehand ([`send_paced`], open loop): there a latency is counted from the moment
+//! at which the request was due, so a server that stalls cannot hide it by slowing the generator.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// Where and how to send.
@@ -183,6 +184,12 @@ pub struct Sent {
 }
 
 impl Sent {
+    fn count(&mut self, due: Instant, records: u64, body: &[u8]) {
+        self.latencies.add(due.elapsed());
+        self.records += records;
+        self.bytes += body.len() as u64;
+    }
+
     /// Adds another connection's.
     pub fn merge(&mut self, other: &Self) {
         self.records += other.records;
@@ -192,75 +199,129 @@ impl Sent {
     }
 }
 
-/// How fast a connection sends.
-#[derive(Debug, Clone, Copy)]
-pub enum Pace {
-    /// The next request when the last is answered.
-    Closed,
-    /// A request each so often, whatever the answers do; the first one so long after the start. Connections that
-    /// all begin at once would send bursts instead of a rate.
-    Every {
-        /// From one request to the next.
-        interval: Duration,
-        /// When the first one is due.
-        first: Duration,
-    },
-}
-
-/// Sends bodies over one connection until there is no more. `next` fills the body and says how many
-/// records it has; 0 ends the run. Busy answers are repeated after a short pause.
+/// Sends bodies over one connection until there is no more, each when the last is answered (closed loop). `next`
+/// fills the body and says how many records it has; 0 ends the run. Busy answers are repeated after a short pause.
 ///
 /// # Errors
 /// When the connection breaks, or the server refuses records.
 pub fn send_all(
     target: &Target,
-    pace: Pace,
     mut next: impl FnMut(&mut Vec<u8>) -> u64,
     mut progress: impl FnMut(u64),
 ) -> io::Result<Sent> {
     let mut connection = Connection::open(target)?;
     let mut sent = Sent::default();
     let mut body = Vec::new();
-    let begun = Instant::now();
-    let mut due = match pace {
-        Pace::Closed => begun,
-        Pace::Every { interval, first } => (begun + first).checked_sub(interval).unwrap_or(begun),
-    };
     loop {
         body.clear();
         let records = next(&mut body);
         if records == 0 {
             return Ok(sent);
         }
-        match pace {
-            Pace::Closed => due = Instant::now(),
-            Pace::Every { interval, .. } => {
-                due += interval;
-                let left = due.saturating_duration_since(Instant::now());
-                if !left.is_zero() {
-                    std::thread::park_timeout(left);
-                }
-            }
-        }
-        loop {
-            let answer = connection.send("", &body)?;
-            match answer.status {
-                200 => break,
-                429 | 503 => {
-                    sent.busy += 1;
-                    std::thread::park_timeout(Duration::from_millis(20));
-                }
-                status => {
-                    let text =
-                        String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>();
-                    return Err(io::Error::other(format!("the server answered {status}: {text}")));
-                }
-            }
-        }
-        sent.latencies.add(due.elapsed());
-        sent.records += records;
-        sent.bytes += body.len() as u64;
+        let due = Instant::now();
+        sent.busy += send_until_taken(&mut connection, &body)?;
+        sent.count(due, records, &body);
         progress(records);
+    }
+}
+
+/// A request of [`send_paced`].
+struct Request {
+    due: Instant,
+    records: u64,
+    body: Vec<u8>,
+}
+
+/// Sends a body each `interval`, whatever the answers do (open loop), over whichever of the connections is free. As in
+/// [`send_all`], `next` makes the bodies; one thread calls it, ahead of time, so that many overdue requests do not
+/// make many threads that compete with the server for cores. A request that finds no connection free waits for one.
+///
+/// # Errors
+/// As [`send_all`].
+pub fn send_paced(
+    target: &Target,
+    connections: u32,
+    interval: Duration,
+    mut next: impl FnMut(&mut Vec<u8>) -> u64,
+    progress: impl Fn(u64) + Sync,
+) -> io::Result<Sent> {
+    let opened: Vec<Connection> =
+        (0..connections.max(1)).map(|_| Connection::open(target)).collect::<io::Result<_>>()?;
+    let (requests, due_requests) = mpsc::sync_channel::<Request>(opened.len());
+    let (used, empty) = mpsc::channel::<Vec<u8>>();
+    let due_requests = Arc::new(Mutex::new(due_requests));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = opened
+            .into_iter()
+            .map(|mut connection| {
+                let (due_requests, used) = (Arc::clone(&due_requests), used.clone());
+                let progress = &progress;
+                scope.spawn(move || {
+                    let mut sent = Sent::default();
+                    while let Some(request) = take(&due_requests) {
+                        sent.busy += send_until_taken(&mut connection, &request.body)?;
+                        sent.count(request.due, request.records, &request.body);
+                        progress(request.records);
+                        // At the end nobody needs it any more.
+                        let _ = used.send(request.body);
+                    }
+                    io::Result::Ok(sent)
+                })
+            })
+            .collect();
+        drop((due_requests, used));
+        let mut due = Instant::now() + interval;
+        loop {
+            let mut body = empty.try_recv().unwrap_or_default();
+            body.clear();
+            let records = next(&mut body);
+            if records == 0 {
+                break;
+            }
+            loop {
+                let left = due.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::park_timeout(left);
+            }
+            if requests.send(Request { due, records, body }).is_err() {
+                // Every connection broke; the first error is given below.
+                break;
+            }
+            due += interval;
+        }
+        drop(requests);
+        let mut sum = Sent::default();
+        for thread in threads {
+            let sent = thread.join().unwrap_or_else(|_| Err(io::Error::other("a sender panicked")));
+            sum.merge(&sent?);
+        }
+        Ok(sum)
+    })
+}
+
+fn take(requests: &Mutex<mpsc::Receiver<Request>>) -> Option<Request> {
+    requests.lock().ok()?.recv().ok()
+}
+
+/// Sends a body, again and again while the server is busy; says how often it was.
+fn send_until_taken(connection: &mut Connection, body: &[u8]) -> io::Result<u64> {
+    let mut busy = 0;
+    loop {
+        let answer = connection.send("", body)?;
+        match answer.status {
+            200 => return Ok(busy),
+            429 | 503 => {
+                busy += 1;
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            status => {
+                let text =
+                    String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>();
+                return Err(io::Error::other(format!("the server answered {status}: {text}")));
+            }
+        }
     }
 }
 

@@ -59,6 +59,7 @@ mod words;
 
 use population::{Alias, Arena, Piece, Population, Profile, pick};
 use random::{Random, mix};
+use std::sync::Arc;
 
 /// How the events are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +136,9 @@ pub struct Generator {
     seed: u64,
     ids: IdStyle,
     random: Random,
-    arena: Arena,
-    population: Population,
+    /// Shared by all streams that are made of one, like the population.
+    arena: Arc<Arena>,
+    population: Arc<Population>,
     users: Alias,
     sessions: Vec<[u8; 8]>,
     /// Which address is used, by number of addresses less one.
@@ -219,8 +221,8 @@ impl Generator {
             index: 0,
             shares: 1,
             clock: Clock::new(START, RATE, 0, 1),
-            population,
-            arena,
+            population: Arc::new(population),
+            arena: Arc::new(arena),
         };
         generator.restart();
         generator
@@ -244,7 +246,7 @@ impl Generator {
 
     /// Makes one of several streams that run side by side and together have the rate: the one with
     /// number `index` of `shares` has the events number `index`, `index + shares`, … Their ids
-    /// differ from the other streams'.
+    /// differ from the other streams'. Clones share what is large.
     #[must_use]
     pub fn with_share(mut self, index: u32, shares: u32) -> Self {
         self.shares = shares.clamp(1, 1000);

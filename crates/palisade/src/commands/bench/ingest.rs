@@ -11,7 +11,7 @@ use crate::Outcome;
 use crate::server::Failure;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use palisade_testkit::load::{Connection, Latencies, Pace, Sent, Target, send_all};
+use palisade_testkit::load::{Connection, Latencies, Sent, Target, send_all, send_paced};
 use palisade_testkit::streamguard::{Generator, IdStyle};
 use serde::Serialize;
 use std::io::Read;
@@ -119,9 +119,7 @@ impl Ingest {
 
         let cpu_before = server.cpu_seconds();
         let begun = Instant::now();
-        let left = Arc::new(AtomicU64::new(events));
-        let closed = |_| Pace::Closed;
-        let full = drive(&target, &mut sources, batch, closed, &left, events)?;
+        let full = drive(&target, &mut sources, batch, events)?;
         let seconds = begun.elapsed().as_secs_f64();
         let rate = full.records as f64 / seconds;
         server.wait_idle(Duration::from_secs(600))?;
@@ -135,16 +133,20 @@ impl Ingest {
         let interval = Duration::from_secs_f64(batch as f64 / wanted);
         let connections = self.paced_connections.max(1);
         // Other events than before, of the same users.
-        let mut sources = self.sources(lines.as_ref(), self.seed.wrapping_add(1), connections);
-        let left = Arc::new(AtomicU64::new(slow_events));
+        let mut sources = self.sources(lines.as_ref(), self.seed.wrapping_add(1), 1);
         let done = Arc::new(AtomicBool::new(false));
         let probe = std::thread::spawn({
             let (target, done) = (target.clone(), Arc::clone(&done));
             move || probe(&target, &done)
         });
-        let pace =
-            |index| Pace::Every { interval: interval * connections, first: interval * index };
-        let paced = drive(&target, &mut sources, batch, pace, &left, slow_events);
+        let bar = progress_bar(slow_events)?;
+        let left = AtomicU64::new(slow_events);
+        let next = |body: &mut Vec<u8>| match sources.first_mut() {
+            Some(source) => fill(source, &left, batch, body),
+            None => 0,
+        };
+        let paced = send_paced(&target, connections, interval, next, |records| bar.inc(records));
+        bar.finish_and_clear();
         done.store(true, Ordering::Release);
         let visible = probe.join().map_err(|_| "the probe panicked")??;
         let paced = paced?;
@@ -180,6 +182,11 @@ impl Ingest {
         connections: u32,
     ) -> Vec<Source> {
         let connections = connections.max(1);
+        let ids = match self.ids {
+            Ids::Streamguard => IdStyle::StreamGuard,
+            Ids::Uuid => IdStyle::RandomUuid,
+        };
+        let generator = Generator::new(seed, 10_000, ids);
         (0..connections)
             .map(|index| -> Source {
                 if let Some(lines) = lines {
@@ -194,12 +201,7 @@ impl Ingest {
                         count
                     });
                 }
-                let ids = match self.ids {
-                    Ids::Streamguard => IdStyle::StreamGuard,
-                    Ids::Uuid => IdStyle::RandomUuid,
-                };
-                let mut generator =
-                    Generator::new(seed, 10_000, ids).with_share(index, connections);
+                let mut generator = generator.clone().with_share(index, connections);
                 Box::new(move |body, count| {
                     generator.fill(usize::try_from(count).unwrap_or(0), body);
                     count
@@ -213,35 +215,40 @@ fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// Sends over all connections until nothing is left.
+fn progress_bar(total: u64) -> Result<ProgressBar, Failure> {
+    Ok(ProgressBar::new(total).with_style(ProgressStyle::with_template(
+        "{elapsed_precise} {wide_bar} {human_pos}/{human_len} events, {per_sec}, {eta} left",
+    )?))
+}
+
+/// Makes the next body of at most `batch` of the events that are left; says how many it has.
+fn fill(source: &mut Source, left: &AtomicU64, batch: u64, body: &mut Vec<u8>) -> u64 {
+    let before = left
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| Some(left.saturating_sub(batch)))
+        .unwrap_or(0);
+    match before.min(batch) {
+        0 => 0,
+        count => source(body, count),
+    }
+}
+
+/// Sends over all connections until nothing is left, as fast as the server takes it.
 fn drive(
     target: &Target,
     sources: &mut [Source],
     batch: u64,
-    pace: impl Fn(u32) -> Pace,
-    left: &AtomicU64,
     total: u64,
 ) -> Result<Sent, Failure> {
-    let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(
-        "{elapsed_precise} {wide_bar} {human_pos}/{human_len} events, {per_sec}, {eta} left",
-    )?);
+    let bar = progress_bar(total)?;
+    let left = AtomicU64::new(total);
     let results: Vec<std::io::Result<Sent>> = std::thread::scope(|scope| {
         let threads: Vec<_> = sources
             .iter_mut()
-            .zip(0..)
-            .map(|(source, index)| {
-                let (bar, pace) = (&bar, pace(index));
+            .map(|source| {
+                let (bar, left) = (&bar, &left);
                 scope.spawn(move || {
-                    let next = |body: &mut Vec<u8>| {
-                        let before = left
-                            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
-                                Some(left.saturating_sub(batch))
-                            })
-                            .unwrap_or(0);
-                        let count = before.min(batch);
-                        if count == 0 { 0 } else { source(body, count) }
-                    };
-                    send_all(target, pace, next, |records| bar.inc(records))
+                    let next = |body: &mut Vec<u8>| fill(source, left, batch, body);
+                    send_all(target, next, |records| bar.inc(records))
                 })
             })
             .collect();
