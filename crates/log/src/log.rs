@@ -52,8 +52,8 @@ impl Default for LogOptions {
     }
 }
 
-/// So many trimmed files wait to be used again: a commit and a checkpoint let go of about as many at once.
-const SPARES: usize = 4;
+/// At most so many trimmed files wait to be used again, and not more than were begun since the last trim.
+const MOST_SPARES: usize = 32;
 
 /// Called once, on the writer's thread, when the entry is durable or will never be. It must be quick, must not
 /// panic and must not wait for another append.
@@ -145,6 +145,8 @@ pub(crate) struct State {
     pub(crate) segments: VecDeque<Segment>,
     /// Trimmed files that wait to be used again, with the length of each.
     pub(crate) spares: Vec<(PathBuf, u64)>,
+    /// Files that were begun since files were trimmed last: about as many will be needed until the next time.
+    pub(crate) begun: usize,
     pub(crate) new_subscribers: Vec<Deliver>,
     pub(crate) stats: LogStats,
     space_checked: Option<Instant>,
@@ -271,6 +273,7 @@ impl Log {
             durable_end: recovered.end.next,
             segments: recovered.segments,
             spares: Vec::new(),
+            begun: 0,
             new_subscribers: Vec::new(),
             stats: LogStats::default(),
             space_checked: None,
@@ -389,7 +392,7 @@ impl Log {
         Ok(LogReader::new(Arc::clone(&self.shared), from))
     }
 
-    /// Removes the segment files that hold only entries below `before`, but never the newest; up to four of
+    /// Removes the segment files that hold only entries below `before`, but never the newest; some of
     /// them are kept under another name, to be used again. Returns the bytes that left the log.
     ///
     /// # Errors
@@ -420,6 +423,10 @@ impl Log {
     ) -> Result<u64, LogError> {
         let _one = self.trimming.lock();
         let mut freed = 0;
+        let wanted = {
+            let state = self.shared.state.lock();
+            state.begun.min(MOST_SPARES)
+        };
         loop {
             let oldest = {
                 let state = self.shared.state.lock();
@@ -428,7 +435,7 @@ impl Log {
                     (Some(oldest), Some(next)) if next.first <= before && goes(oldest, total) => {
                         *oldest
                     }
-                    _ => return Ok(freed),
+                    _ => break,
                 }
             };
             let (disk, dir) = (&self.shared.disk, &self.shared.dir);
@@ -441,7 +448,7 @@ impl Log {
                 let mut state = self.shared.state.lock();
                 state.segments.pop_front();
                 state.low.is_none()
-                    && state.spares.len() < SPARES
+                    && state.spares.len() < wanted
                     && oldest.bytes >= self.shared.options.segment_bytes / 2
             };
             let spare = spare_path_of(dir, oldest.first);
@@ -460,6 +467,25 @@ impl Log {
             }
             freed += oldest.bytes;
         }
+        if freed > 0 {
+            self.give_up_spares(wanted)?;
+        }
+        Ok(freed)
+    }
+
+    /// Removes the spare files beyond those that will be needed, all when the disk is low.
+    fn give_up_spares(&self, wanted: usize) -> Result<(), LogError> {
+        let surplus = {
+            let mut state = self.shared.state.lock();
+            state.begun = 0;
+            let kept = if state.low.is_some() { 0 } else { wanted.min(state.spares.len()) };
+            state.spares.split_off(kept)
+        };
+        for (path, _) in surplus {
+            // It holds nothing that anyone needs: what is left of it is removed when the log is opened.
+            clear_away(&*self.shared.disk, &path).map_err(LogError::io("remove", &path))?;
+        }
+        Ok(())
     }
 
     /// Figures about the log as it stands.

@@ -175,7 +175,10 @@ impl Writer {
                 self.schemas.clear();
                 let segment =
                     Segment { first: header.first, bytes: self.at.byte, clock: self.clock };
-                shared.state.lock().segments.push_back(segment);
+                let mut state = shared.state.lock();
+                state.segments.push_back(segment);
+                state.begun += 1;
+                drop(state);
                 Ok(())
             }
             Err(error) if is_full(&error) => {

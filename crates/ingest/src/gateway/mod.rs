@@ -61,7 +61,7 @@ impl Default for GatewayOptions {
             queue_bytes: 96 << 20,
             frame_rows: 16_384,
             frame_bytes: 8 << 20,
-            frame_age: Duration::from_millis(2),
+            frame_age: Duration::from_millis(5),
             retry_after_ms: 250,
             limits: DecodeLimits::default(),
         }
@@ -112,6 +112,8 @@ struct Shared {
     active: AtomicUsize,
     /// Of these, the ones that a decoder has taken.
     taken: AtomicUsize,
+    /// The most that were active at a time, in this second and in the one before.
+    peaks: [AtomicUsize; 2],
     /// Records since the last tick.
     since_tick: AtomicU64,
     /// For each decoder the clock of the oldest row of its open frame, `i64::MAX` without one: what
@@ -153,6 +155,7 @@ impl Gateway {
             waiting_bytes: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
+            peaks: [const { AtomicUsize::new(0) }; 2],
             since_tick: AtomicU64::new(0),
             open: (0..decoders).map(|_| AtomicI64::new(i64::MAX)).collect(),
         });
@@ -334,7 +337,9 @@ impl Gateway {
             metrics.requests_busy.inc();
             return Err(SubmitError::Busy { retry_after_ms: shared.options.retry_after_ms });
         }
-        shared.active.fetch_add(1, Ordering::AcqRel);
+        let active = shared.active.fetch_add(1, Ordering::AcqRel) + 1;
+        let [this_second, _] = &shared.peaks;
+        this_second.fetch_max(active, Ordering::AcqRel);
         let (reply, answer) = oneshot::channel();
         let job = Job {
             submission,
@@ -382,10 +387,14 @@ impl Shared {
             .set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
 
-    /// Whether every submission on its way is in some open or closed frame already: waiting longer
-    /// would gain nothing.
+    /// Whether waiting longer would gain nothing: every submission on its way is in some open or closed frame already,
+    /// and as many senders wait for an answer as ever did at a time lately. A sender that is alone is never kept
+    /// waiting; many that don't wait for each other fill frames together, which costs each record less.
     fn nobody_else(&self) -> bool {
-        self.active.load(Ordering::Acquire) <= self.taken.load(Ordering::Acquire)
+        let active = self.active.load(Ordering::Acquire);
+        let peak =
+            self.peaks.iter().map(|peak| peak.load(Ordering::Acquire)).fold(0, std::cmp::max);
+        active <= self.taken.load(Ordering::Acquire) && active >= peak
     }
 }
 
@@ -403,6 +412,9 @@ fn tick(shared: &Shared, stopped: &(Mutex<bool>, Condvar)) {
                 return;
             }
         }
+        let [this_second, last_second] = &shared.peaks;
+        let peak = this_second.swap(shared.active.load(Ordering::Acquire), Ordering::AcqRel);
+        last_second.store(peak, Ordering::Release);
         let records = shared.since_tick.swap(0, Ordering::AcqRel);
         if records == 0 && quiet {
             continue;

@@ -267,7 +267,8 @@ fn drive(
     Ok(sum)
 }
 
-/// Sends one marked event ten times a second and asks SQL for it until it is there.
+/// Sends one marked event ten times a second and asks SQL for it until it is there, among the records of the time for
+/// which it asks.
 fn probe(target: &Target, done: &AtomicBool) -> std::io::Result<Latencies> {
     let mut records = Connection::open(target)?;
     let query = Target {
@@ -289,7 +290,7 @@ fn probe(target: &Target, done: &AtomicBool) -> std::io::Result<Latencies> {
             continue;
         }
         let sql = format!(
-            "SELECT count(*) AS n FROM events WHERE event_id = '{id}' AND ingest_time > now() - interval '1 minute'"
+            "SELECT count(*) AS n FROM events WHERE event_id = '{id}' AND ingest_time > now() - interval '10 seconds'"
         );
         let request = serde_json::json!({"sql": sql}).to_string();
         while now.elapsed() < Duration::from_secs(10) {
