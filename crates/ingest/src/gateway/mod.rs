@@ -59,7 +59,7 @@ impl Default for GatewayOptions {
             decoders: 2,
             queue_requests: 4096,
             queue_bytes: 96 << 20,
-            frame_rows: 16_384,
+            frame_rows: 4_096,
             frame_bytes: 8 << 20,
             frame_age: Duration::from_millis(5),
             retry_after_ms: 250,
