@@ -14,12 +14,8 @@
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
-use crate::format::{
-    END_MARK, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_name,
-};
-use crate::segment::{
-    BLANK, Continuation, FrameScanner, SPARE, Step, list, path_of, read_header,
-};
+use crate::format::{END_MARK, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_name};
+use crate::segment::{BLANK, Continuation, FrameScanner, SPARE, Step, list, path_of, read_header};
 use palisade_event::Offset;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -36,6 +36,9 @@ pub(crate) struct Ingest {
     /// Connections over which latencies are taken: enough that one is free when a request is due.
     #[arg(long, default_value_t = 32)]
     paced_connections: u32,
+    /// How many users the events are of.
+    #[arg(long, default_value_t = 10_000)]
+    users: u32,
     /// The events' ids.
     #[arg(long, value_enum, default_value = "streamguard")]
     ids: Ids,
@@ -186,7 +189,7 @@ impl Ingest {
             Ids::Streamguard => IdStyle::StreamGuard,
             Ids::Uuid => IdStyle::RandomUuid,
         };
-        let generator = Generator::new(seed, 10_000, ids);
+        let generator = Generator::new(seed, self.users, ids);
         (0..connections)
             .map(|index| -> Source {
                 if let Some(lines) = lines {
@@ -233,12 +236,7 @@ fn fill(source: &mut Source, left: &AtomicU64, batch: u64, body: &mut Vec<u8>) -
 }
 
 /// Sends over all connections until nothing is left, as fast as the server takes it.
-fn drive(
-    target: &Target,
-    sources: &mut [Source],
-    batch: u64,
-    total: u64,
-) -> Result<Sent, Failure> {
+fn drive(target: &Target, sources: &mut [Source], batch: u64, total: u64) -> Result<Sent, Failure> {
     let bar = progress_bar(total)?;
     let left = AtomicU64::new(total);
     let results: Vec<std::io::Result<Sent>> = std::thread::scope(|scope| {
