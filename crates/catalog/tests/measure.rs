@@ -31,7 +31,7 @@ fn commit_latency_and_manifest_load() {
 fn manifest_load(width: usize) {
     println!("-- {width} columns");
     // Beside the sources: the system's temporary directory may be memory.
-    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let directory = tempfile::tempdir_in(".").unwrap();
     let path = directory.path().join("catalog.db");
     let catalog = palisade_catalog::BlockingCatalog::open(&path, OpenOptions::default()).unwrap();
     let epoch = catalog.wait(catalog.catalog().claim_partition(0)).unwrap();

@@ -352,7 +352,7 @@ fn library() -> &'static Path {
     let (_, path) = LIBRARY.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("interpose.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interpose.c");
+        let source = "tests/interpose.c";
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-o"])
             .arg(&path)

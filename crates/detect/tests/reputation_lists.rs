@@ -205,7 +205,7 @@ proptest! {
 /// The real lists: files of addresses that stand on at least 3, 4, … 8 lists, each with its level.
 #[test]
 fn real_lists() {
-    let folder = format!("{}/../../../shared/data/ip-reputation", env!("CARGO_MANIFEST_DIR"));
+    let folder = "../../../shared/data/ip-reputation";
     let mut lists = Vec::new();
     let mut expected: BTreeMap<Ipv4Addr, u8> = BTreeMap::new();
     for number in 3..=8u8 {

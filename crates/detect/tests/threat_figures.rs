@@ -8,7 +8,7 @@ use palisade_detect::threat::{Class, ThreatScorer};
 use std::collections::BTreeMap;
 
 fn data(name: &str) -> Option<String> {
-    let path = format!("{}/../../../shared/data/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("../../../shared/data/{name}");
     match std::fs::read(&path) {
         Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) => {

@@ -171,10 +171,15 @@ impl Shared {
         if due {
             state.space_checked = Some(Instant::now());
             state.bytes_since_check = 0;
-            // If the system cannot tell, a write will.
-            if let Ok(space) = self.disk.space(&self.dir) {
-                let needed = self.options.min_free_bytes.unwrap_or((2 << 30).max(space.total / 50));
-                state.low = (space.free < needed).then_some((space.free, needed));
+            state.low = self.lacks_space();
+            if state.low.is_some() && !state.spares.is_empty() {
+                // Room that waits to be used again is no reason to refuse anything.
+                for (path, _) in std::mem::take(&mut state.spares) {
+                    if let Err(error) = clear_away(&*self.disk, &path) {
+                        tracing::warn!(file = %path.display(), %error, "a spare file stays until the next start");
+                    }
+                }
+                state.low = self.lacks_space();
             }
         }
         match state.low {
@@ -184,6 +189,13 @@ impl Shared {
             }
             None => Ok(()),
         }
+    }
+
+    /// Free and needed bytes when the first are fewer. If the system cannot tell, a write will.
+    fn lacks_space(&self) -> Option<(u64, u64)> {
+        let space = self.disk.space(&self.dir).ok()?;
+        let needed = self.options.min_free_bytes.unwrap_or((2 << 30).max(space.total / 50));
+        (space.free < needed).then_some((space.free, needed))
     }
 
     fn push(&self, state: &mut State, queued: Queued) {

@@ -294,6 +294,75 @@ fn trimming_removes_whole_files_and_never_what_is_needed() {
     assert_eq!(read_all(&log).len() as u64, 80 - start.0);
 }
 
+/// The names of a directory that end so.
+fn names(dir: &Path, ending: &str) -> Vec<String> {
+    RealDisk.list(dir).unwrap().into_iter().filter(|name| name.ends_with(ending)).collect()
+}
+
+#[test]
+fn trimmed_files_are_used_again() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("log");
+    let options = LogOptions { segment_bytes: 20_000, ..options() };
+    let (log, _) = Log::open(Arc::new(RealDisk), &dir, options.clone(), None).unwrap();
+    let fill = |from: i64, to: i64| {
+        for number in from..to {
+            log.append_and_wait(frame(number, 30)).unwrap();
+        }
+    };
+    fill(0, 100);
+    let begun = names(&dir, ".log").len() - 1;
+    assert!(begun > 4, "{begun}");
+    // Of those that go, as many are kept as were begun since the last time.
+    log.trim(Offset(100)).unwrap();
+    assert_eq!((names(&dir, ".log").len(), names(&dir, ".spare").len()), (1, begun));
+    fill(100, 130);
+    let spares = names(&dir, ".spare").len();
+    let used = begun - spares;
+    assert!(used > 0 && spares > 0, "{used} {spares}");
+
+    // The newest file is as long as the one before it was, and holds its own entries only.
+    let newest = names(&dir, ".log").pop().unwrap();
+    let length = std::fs::metadata(dir.join(newest)).unwrap().len();
+    let expected: Vec<Entry> = (log.start().0..130).map(|n| frame(n as i64, 30)).collect();
+    assert_eq!(read_all(&log), expected);
+    let reports = palisade_log::inspect(&RealDisk, &dir).unwrap();
+    assert!(reports.iter().all(|report| report.problem.is_none()), "{reports:?}");
+    let last = reports.last().unwrap();
+    assert!(last.end == Offset(130) && last.bytes < length, "{last:?} {length}");
+    let verified = verify(&RealDisk, &dir, None).unwrap();
+    assert!(verified.end == Offset(130) && verified.tail.is_none(), "{verified:?}");
+
+    // Fewer are needed than wait: the rest is given up.
+    log.trim(Offset(130)).unwrap();
+    assert_eq!(names(&dir, ".spare").len(), used);
+    drop(log);
+    let (log, recovery) = Log::open(Arc::new(RealDisk), &dir, options, None).unwrap();
+    assert_eq!((recovery.cut, log.durable_end()), (None, Offset(130)));
+    assert!(names(&dir, ".spare").is_empty());
+    log.append_and_wait(frame(130, 30)).unwrap();
+    assert_eq!(read_all(&log).last(), Some(&frame(130, 30)));
+}
+
+#[test]
+fn spare_files_go_before_anything_is_refused_for_want_of_room() {
+    let disk = SimulatedDisk::new(1);
+    let options = LogOptions { min_free_bytes: Some(60_000), segment_bytes: 5_000, ..options() };
+    let log = open(&disk, options);
+    for number in 0..60 {
+        log.append_and_wait(frame(number, 30)).unwrap();
+    }
+    log.trim(Offset(60)).unwrap();
+    let spares = |disk: &SimulatedDisk| {
+        disk.list(Path::new(DIR)).unwrap().iter().filter(|name| name.ends_with(".spare")).count()
+    };
+    assert!(spares(&disk) > 3);
+    disk.set_capacity(disk.used() + 59_000);
+    log.append_and_wait(frame(60, 30)).unwrap();
+    assert_eq!(spares(&disk), 0);
+    assert!(!log.stats().disk_low);
+}
+
 #[test]
 fn a_reader_that_is_overtaken_by_trimming_says_so() {
     let disk = SimulatedDisk::new(1);

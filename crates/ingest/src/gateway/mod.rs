@@ -1,15 +1,17 @@
 //! The gateway: turns submissions of the front doors into durable frames, and answers when they are.
 //!
-//! One decoder thread a core takes waiting submissions, decodes them into the columns of one open
-//! frame, and closes it when it is large, when it is [`GatewayOptions::frame_age`] old, or when no
-//! further request is on its way. A submission is in one frame (L1). Its answer is given by the
-//! log's writer after the fsync, never before.
+//! Each decoder thread takes waiting submissions, decodes them into the columns of one open frame, and closes it when
+//! it is large, when it is [`GatewayOptions::frame_age`] old, or when every sender waits for an answer: no request is on
+//! its way, and as many wait as were ever on their way at a time in the last second. A submission is in one frame
+//! (L1). Its answer is given by the log's writer after the fsync, never before.
 //!
 //! Everything is bounded: requests and bytes that wait ([`SubmitError::Busy`] beyond), rows and
 //! bytes of a frame, and the log's own queue, which makes a decoder wait.
 
 mod decoder;
 mod letters;
+#[cfg(test)]
+mod tests;
 
 use crate::submit::{DomainTurn, Receipt, Submission, Submit, SubmitError, Submitted, Turned};
 use arc_swap::ArcSwap;

@@ -15,7 +15,7 @@ async fn clients_get_their_records_in() {
     let lines = start(Protocol::TcpLines, |_| ()).await;
     let stream = start(Protocol::SyslogTcp, |_| ()).await;
     let datagrams = start(Protocol::SyslogUdp, |_| ()).await;
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients.sh");
+    let script = "tests/clients.sh";
     let arguments = [http.address, lines.address, stream.address, datagrams.address]
         .map(|address| address.port().to_string());
     let run = move || Command::new("bash").arg(script).args(arguments).output().unwrap();

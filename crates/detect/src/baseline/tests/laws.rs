@@ -279,7 +279,7 @@ fn the_format_is_the_golden_one() {
 #[test]
 #[ignore = "writes the golden file"]
 fn write_golden() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/baseline/tests/golden-v1.bin");
+    let path = "src/baseline/tests/golden-v1.bin";
     std::fs::write(path, snapshot(&mut small_state())).unwrap();
 }
 
