@@ -30,6 +30,8 @@ use utoipa::{IntoParams, ToSchema};
 pub const MAX_LIMIT: usize = 1000;
 /// The rows of an answer when none are named.
 pub const DEFAULT_LIMIT: usize = 100;
+/// Rows that stand in a page each are read out of so many pages at once.
+const PIECE: u64 = 128;
 /// From this score on an event counts as a threat, and an anomaly as high.
 pub const HIGH_SCORE: f64 = 0.7;
 
@@ -278,22 +280,31 @@ impl Newest<'_> {
             return self.found(state, tenant, conditions, few).await;
         };
         let limits = sql::limits(state, self.limit);
-        let reach = state.query.reach(tenant, self.table, (column, value), self.limit, limits);
+        let wanted = (self.limit, PIECE);
+        let reach = state.query.reach(tenant, self.table, (column, value), wanted, limits);
         let Some(reach) = reach.await? else {
             return self.found(state, tenant, conditions, false).await;
         };
-        let mut near = conditions.clone();
-        near.extend(
-            reach.since.map(|since| {
-                Condition::new(format!("\"time\" >= {}", sql::moment(since)), &["time"])
-            }),
-        );
-        let rows = self.found(state, tenant, near, reach.scattered).await?;
-        // All that is not older was looked at, so a full answer is the answer.
-        if rows.len() >= self.limit || reach.since.is_none() {
-            return Ok(rows);
+        // From the newest on, in pieces of time. The last one is all that is left, in case the estimate was too
+        // near.
+        let mut found = Vec::new();
+        let mut until = None;
+        let bound = |op: &str, at: i64| {
+            Condition::new(format!("\"time\" {op} {}", sql::moment(at)), &["time"])
+        };
+        for since in reach.cuts.iter().copied().map(Some).chain([reach.since, None]) {
+            let mut piece = conditions.clone();
+            piece.extend(since.map(|since| bound(">=", since)));
+            piece.extend(until.map(|until| bound("<", until)));
+            let few = reach.scattered && (since.is_some() || reach.since.is_none());
+            found.extend(self.found(state, tenant, piece, few).await?);
+            if found.len() >= self.limit || since.is_none() {
+                break;
+            }
+            until = since;
         }
-        self.found(state, tenant, conditions, false).await
+        found.truncate(self.limit);
+        Ok(found)
     }
 
     /// The newest rows that meet all conditions. Few rows that stand in a page each are read at once.

@@ -23,12 +23,15 @@ const SAMPLE: u64 = 32;
 const MARGIN: f64 = 1.5;
 
 /// Where the newest rows of an entity stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
     /// They are probably not older than this, in microseconds since the epoch; `None`: any may be.
     pub since: Option<i64>,
     /// Whether hardly any page holds more than one of them.
     pub scattered: bool,
+    /// Where they are scattered: descending times that lie `piece` pages or more apart, down to `since`. Rows out
+    /// of too many pages are too much to hold at once: each keeps much of its page.
+    pub cuts: Vec<i64>,
 }
 
 /// Where the newest `rows` rows of a tenant stand that have this value in a column; `None` when that cannot
@@ -41,12 +44,13 @@ pub fn reach(
     tenant: &TenantId,
     cache: &ReadCache,
     (column, value): (&str, &str),
-    rows: usize,
+    (rows, piece): (usize, u64),
     go_on: impl Fn() -> bool,
 ) -> Result<Option<Reach>, ReadError> {
     let values = [value.to_owned()];
     let (mut seen, mut found, mut counted) = (0u64, 0u64, 0u64);
     let mut since = i64::MAX;
+    let mut cuts = Vec::new();
     for segment in snapshot.segments.iter().rev() {
         if !go_on() {
             return Ok(None);
@@ -73,13 +77,23 @@ pub fn reach(
             since = since.min(least_time(&footer, block.start).unwrap_or(segment.meta.min_time));
             counted += 1;
             if counted >= wanted {
-                let scattered = in_block.is_some_and(|many| many < 2.0);
-                return Ok(Some(Reach { since: Some(since), scattered }));
+                return Ok(Some(Reach::new(Some(since), in_block, cuts)));
+            }
+            if counted.is_multiple_of(piece.max(1)) {
+                cuts.push(since);
             }
         }
     }
-    let scattered = rows_in_block(found, seen).is_some_and(|many| many < 2.0);
-    Ok(Some(Reach { since: None, scattered }))
+    Ok(Some(Reach::new(None, rows_in_block(found, seen), cuts)))
+}
+
+impl Reach {
+    fn new(since: Option<i64>, in_block: Option<f64>, mut cuts: Vec<i64>) -> Self {
+        let scattered = in_block.is_some_and(|many| many < 2.0);
+        cuts.retain(|cut| scattered && Some(*cut) != since);
+        cuts.dedup();
+        Self { since, scattered, cuts }
+    }
 }
 
 /// The blocks of ascending ranges, the last one first.
