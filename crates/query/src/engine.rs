@@ -257,6 +257,29 @@ impl QueryEngine {
         &self.shared.kept
     }
 
+    /// The footers that are kept.
+    pub(crate) fn cache(&self) -> &Arc<ReadCache> {
+        &self.shared.cache
+    }
+
+    /// Does a short piece of work on a thread for queries, as one of those that run at once.
+    pub(crate) async fn on_its_turn<T: Send + 'static>(
+        &self,
+        limits: Limits,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let turn = self.turn(limits.time).await?;
+        let Some(runtime) = &self.runtime else {
+            return Err(QueryError::Internal("the engine is shut down".to_owned()));
+        };
+        let done = runtime.spawn(async move {
+            let done = work();
+            drop(turn);
+            done
+        });
+        done.await.map_err(|_| QueryError::Internal("the query's task ended".to_owned()))
+    }
+
     async fn start(
         &self,
         snapshots: Arc<dyn Snapshots>,

@@ -19,12 +19,14 @@ mod functions;
 mod like;
 mod memory;
 mod prune;
+mod reach;
 mod schema;
 mod search;
 mod tenants;
 
 pub use files::{ReadCache, ReadError};
 pub use functions::overflow_get;
+pub use reach::{Reach, reach};
 
 use crate::{SegmentFile, Snapshot};
 use adapt::RowAdapterFactory;
@@ -346,7 +348,7 @@ impl TableProvider for EventTable {
             )));
         }
         if !files.is_empty() {
-            let search = Search::new(&self.cache, &self.snapshot.table, &wanted);
+            let search = Search::new(&self.cache, &self.tenant, &self.snapshot.table, &wanted);
             inputs.push(self.scan_segments(state, &schema, files, limit, search)?);
         }
         if inputs.is_empty() {

@@ -1,8 +1,9 @@
 //! `/api/anomalies`: the alerts of the behavioural baselines.
 
 use super::{
-    Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, Params, RangeParams, ThresholdParams,
-    count, events, has_event_id, is_record_id, limit, newest, only, range, score, tenant,
+    Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, Newest, Params, RangeParams,
+    ThresholdParams, Whereabouts, count, events, has_event_id, is_record_id, limit, only, range,
+    score, tenant,
 };
 use crate::access::Caller;
 use crate::sql::{self, Row};
@@ -89,8 +90,8 @@ async fn find(
 ) -> Result<Vec<AnomalyReport>, Failure> {
     let have = sql::columns(state, tenant, ALERTS).await?;
     let conditions: Vec<Condition> = std::iter::once(is_anomaly()).chain(condition).collect();
-    let rows =
-        newest(state, tenant, ALERTS, &have, PICKS, std::iter::empty(), conditions, limit).await?;
+    let newest = Newest { table: ALERTS, have: &have, picks: PICKS, more: Vec::new(), limit };
+    let rows = newest.rows(state, tenant, conditions, Whereabouts::Anywhere).await?;
     Ok(rows.iter().map(AnomalyReport::of).collect())
 }
 

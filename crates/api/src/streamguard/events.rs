@@ -1,8 +1,8 @@
 //! `/api/events`.
 
 use super::{
-    Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, MAX_LIMIT, Params, RangeParams,
-    ScoreParams, count, has_event_id, is_record_id, known, limit, newest, only, range, score,
+    Condition, ErrorBody, Failure, HIGH_SCORE, LimitParams, MAX_LIMIT, Newest, Params, RangeParams,
+    ScoreParams, Whereabouts, count, has_event_id, is_record_id, known, limit, only, range, score,
     tenant,
 };
 use crate::access::Caller;
@@ -141,7 +141,9 @@ enum Which {
     All,
     Score(f64),
     Where(Condition),
-    /// Events of this user, as an SQL literal.
+    /// The one of this id.
+    Id(Condition),
+    /// Events of this user.
     User(String),
 }
 
@@ -154,23 +156,34 @@ async fn find(
     let have = sql::columns(state, tenant, EVENTS).await?;
     let has = |name: &str| have.contains(name);
     let mut picks = PICKS.to_vec();
-    if let Which::User(user) = &which {
-        known(&mut picks, "user", user);
+    let user = match &which {
+        Which::User(user) => sql::literal(user),
+        _ => String::new(),
+    };
+    if let Which::User(_) = &which {
+        known(&mut picks, "user", &user);
     }
     let conditions = match &which {
         Which::All => Vec::new(),
         Which::Score(score) => {
             vec![at_least(has("threat_score"), has("reported_threat_score"), *score)]
         }
-        Which::Where(condition) => vec![condition.clone()],
-        Which::User(user) => vec![Condition::new(format!("\"user\" = {user}"), &["user"])],
+        Which::Where(condition) | Which::Id(condition) => vec![condition.clone()],
+        Which::User(_) => vec![Condition::new(format!("\"user\" = {user}"), &["user"])],
     };
     let metadata = have
         .iter()
         .filter(|name| name.starts_with("metadata."))
         .take(MAX_METADATA)
         .map(|name| sql::identifier(name));
-    let rows = newest(state, tenant, EVENTS, &have, &picks, metadata, conditions, limit).await?;
+    let whereabouts = match &which {
+        Which::User(user) => Whereabouts::Of("user", user),
+        Which::Id(_) => Whereabouts::Few,
+        _ => Whereabouts::Anywhere,
+    };
+    let more = metadata.collect();
+    let newest = Newest { table: EVENTS, have: &have, picks: &picks, more, limit };
+    let rows = newest.rows(state, tenant, conditions, whereabouts).await?;
     Ok(rows.iter().map(SecurityEvent::of).collect())
 }
 
@@ -200,9 +213,9 @@ pub async fn by_id(
     Path(id): Path<String>,
 ) -> Result<Json<SecurityEvent>, Response> {
     let tenant = tenant(&caller)?;
-    let mut found = find(&state, tenant, Which::Where(has_event_id(&id)), 1).await?;
+    let mut found = find(&state, tenant, Which::Id(has_event_id(&id)), 1).await?;
     if found.is_empty() && is_record_id(&id) {
-        found = find(&state, tenant, Which::Where(has_record_id(&id)), 1).await?;
+        found = find(&state, tenant, Which::Id(has_record_id(&id)), 1).await?;
     }
     Ok(Json(only(found, "Event with ID", &id)?))
 }
@@ -274,8 +287,7 @@ pub async fn by_user(
     Params(params): Params<LimitParams>,
 ) -> Result<Json<Vec<SecurityEvent>>, Response> {
     let limit = limit(params.limit.as_deref())?;
-    let user = Which::User(sql::literal(&user));
-    Ok(Json(find(&state, tenant(&caller)?, user, limit).await?))
+    Ok(Json(find(&state, tenant(&caller)?, Which::User(user), limit).await?))
 }
 
 /// `GET /api/events/counts-by-type`: how many events there are of each type, the 1,000 most frequent.

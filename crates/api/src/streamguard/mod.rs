@@ -30,6 +30,8 @@ use utoipa::{IntoParams, ToSchema};
 pub const MAX_LIMIT: usize = 1000;
 /// The rows of an answer when none are named.
 pub const DEFAULT_LIMIT: usize = 100;
+/// Rows that stand in a page each are read out of so many pages at once.
+const PIECE: u64 = 128;
 /// From this score on an event counts as a threat, and an anomaly as high.
 pub const HIGH_SCORE: f64 = 0.7;
 
@@ -240,40 +242,115 @@ fn known<'a>(picks: &mut [(&'a str, &'a str, &'a str)], column: &str, literal: &
     }
 }
 
-/// The newest rows that meet all conditions, as [`select`] shows them.
-///
-/// At first only the span of time of so many rows is looked for, in the columns of the conditions; then all
-/// columns are read of what lies in it, which is few pages.
-#[expect(clippy::too_many_arguments, reason = "what a SELECT is made of")]
-async fn newest(
-    state: &ApiState,
-    tenant: &TenantId,
-    table: &str,
-    have: &BTreeSet<String>,
-    picks: &[(&str, &str, &str)],
-    more: impl Iterator<Item = String>,
-    mut conditions: Vec<Condition>,
+/// Which of the newest rows are asked for, and what of them.
+struct Newest<'a> {
+    table: &'a str,
+    have: &'a BTreeSet<String>,
+    picks: &'a [(&'a str, &'a str, &'a str)],
+    /// Further columns, as SQL.
+    more: Vec<String>,
     limit: usize,
-) -> Result<Vec<Row>, Failure> {
-    const TIME: [(&str, &str, &str); 1] = [("\"time\"", "time", "time")];
-    let Some(times) = select(table, have, &TIME, std::iter::empty(), &conditions, limit) else {
-        return Ok(Vec::new());
-    };
-    let text = format!(
-        "SELECT CAST(min(\"time\") AS BIGINT) AS since, CAST(max(\"time\") AS BIGINT) AS until \
-         FROM ({times})"
-    );
-    let span = sql::rows(state, tenant, &text, 1).await?;
-    let bound = |name| span.first().and_then(|row| sql::integer(row, name));
-    let (Some(since), Some(until)) = (bound("since"), bound("until")) else {
-        return Ok(Vec::new());
-    };
-    let span = format!("\"time\" >= {} AND \"time\" <= {}", sql::moment(since), sql::moment(until));
-    conditions.push(Condition::new(span, &["time"]));
-    let Some(text) = select(table, have, picks, more, &conditions, limit) else {
-        return Ok(Vec::new());
-    };
-    Ok(sql::rows(state, tenant, &text, limit).await?)
+}
+
+/// What is known of where the rows stand.
+enum Whereabouts<'a> {
+    Anywhere,
+    /// Those of a user, a host or an address: a column and the value in it.
+    Of(&'a str, &'a str),
+    /// Wherever they are, there are very few.
+    Few,
+}
+
+impl Newest<'_> {
+    fn select(&self, conditions: &[Condition]) -> Option<String> {
+        let more = self.more.iter().cloned();
+        select(self.table, self.have, self.picks, more, conditions, self.limit)
+    }
+
+    /// The newest rows that meet all conditions, as [`select`] shows them.
+    async fn rows(
+        &self,
+        state: &ApiState,
+        tenant: &TenantId,
+        conditions: Vec<Condition>,
+        whereabouts: Whereabouts<'_>,
+    ) -> Result<Vec<Row>, Failure> {
+        let Whereabouts::Of(column, value) = whereabouts else {
+            let few = matches!(whereabouts, Whereabouts::Few);
+            return self.found(state, tenant, conditions, few).await;
+        };
+        let limits = sql::limits(state, self.limit);
+        let wanted = (self.limit, PIECE);
+        let reach = state.query.reach(tenant, self.table, (column, value), wanted, limits);
+        let Some(reach) = reach.await? else {
+            return self.found(state, tenant, conditions, false).await;
+        };
+        // From the newest on, in pieces of time. The last one is all that is left, in case the estimate was too
+        // near.
+        let mut found = Vec::new();
+        let mut until = None;
+        let bound = |op: &str, at: i64| {
+            Condition::new(format!("\"time\" {op} {}", sql::moment(at)), &["time"])
+        };
+        for since in reach.cuts.iter().copied().map(Some).chain([reach.since, None]) {
+            let mut piece = conditions.clone();
+            piece.extend(since.map(|since| bound(">=", since)));
+            piece.extend(until.map(|until| bound("<", until)));
+            let few = reach.scattered && (since.is_some() || reach.since.is_none());
+            found.extend(self.found(state, tenant, piece, few).await?);
+            if found.len() >= self.limit || since.is_none() {
+                break;
+            }
+            until = since;
+        }
+        found.truncate(self.limit);
+        Ok(found)
+    }
+
+    /// The newest rows that meet all conditions. Few rows that stand in a page each are read at once.
+    async fn found(
+        &self,
+        state: &ApiState,
+        tenant: &TenantId,
+        conditions: Vec<Condition>,
+        few: bool,
+    ) -> Result<Vec<Row>, Failure> {
+        if !few {
+            return self.in_two_steps(state, tenant, conditions).await;
+        }
+        let Some(text) = self.select(&conditions) else { return Ok(Vec::new()) };
+        Ok(sql::rows(state, tenant, &text, self.limit).await?)
+    }
+
+    /// At first only the span of time of so many rows is looked for, in the columns of the conditions; then
+    /// all columns are read of what lies in it, which is few pages.
+    async fn in_two_steps(
+        &self,
+        state: &ApiState,
+        tenant: &TenantId,
+        mut conditions: Vec<Condition>,
+    ) -> Result<Vec<Row>, Failure> {
+        const TIME: [(&str, &str, &str); 1] = [("\"time\"", "time", "time")];
+        let none = std::iter::empty();
+        let Some(times) = select(self.table, self.have, &TIME, none, &conditions, self.limit)
+        else {
+            return Ok(Vec::new());
+        };
+        let text = format!(
+            "SELECT CAST(min(\"time\") AS BIGINT) AS since, \
+             CAST(max(\"time\") AS BIGINT) AS until FROM ({times})"
+        );
+        let span = sql::rows(state, tenant, &text, 1).await?;
+        let bound = |name| span.first().and_then(|row| sql::integer(row, name));
+        let (Some(since), Some(until)) = (bound("since"), bound("until")) else {
+            return Ok(Vec::new());
+        };
+        let span =
+            format!("\"time\" >= {} AND \"time\" <= {}", sql::moment(since), sql::moment(until));
+        conditions.push(Condition::new(span, &["time"]));
+        let Some(text) = self.select(&conditions) else { return Ok(Vec::new()) };
+        Ok(sql::rows(state, tenant, &text, self.limit).await?)
+    }
 }
 
 /// How many rows of a table a condition holds for.

@@ -18,6 +18,7 @@ mod ids;
 mod isolation;
 mod limits;
 mod parts;
+mod reach;
 mod reading;
 mod search;
 mod support;

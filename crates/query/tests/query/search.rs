@@ -165,3 +165,52 @@ fn ids_are_found_as_without_a_search() {
         }
     });
 }
+
+/// Senders' ids that share prefixes, that repeat, and of all lengths.
+fn derived_row(at: i64) -> Row {
+    let mut row = Row::new("acme", at);
+    row.event_id = Some(match at / 30_000 {
+        0 => format!("evt_{}_{at:06}", 1_768_302_080 + at / 700),
+        1 => format!("again-{}", at % 50),
+        _ => "x".repeat((at * 7 % 40) as usize) + &format!("ö{:x}", at.wrapping_mul(0x9e37_79b9)),
+    });
+    row
+}
+
+#[test]
+fn ids_are_found_where_all_derive_from_the_senders() {
+    let directory = tempfile::tempdir().unwrap();
+    let commits = Arc::new(MemoryCommits::default());
+    let epoch = commits.claim();
+    let (tables, _) = Tables::open(directory.path(), commits, TableOptions::default()).unwrap();
+    for part in 0..3 {
+        let rows: Vec<Row> = (part * 30_000..(part + 1) * 30_000).map(derived_row).collect();
+        tables.append(EVENTS, Offset(part as u64), batch(&rows)).unwrap();
+        tables.advance(Offset(part as u64 + 1));
+        tables.seal(Offset(part as u64 + 1), epoch).unwrap();
+    }
+    let sealed = engine(vec![tables.snapshot(EVENTS)]);
+    let id = |source: &str, at: i64| {
+        let event = derived_row(at).event_id.unwrap();
+        RecordId::from_sender("acme", source, &event).to_string()
+    };
+    let times = |condition: String| {
+        let sql =
+            format!("SELECT CAST(time AS BIGINT) AS n FROM events WHERE {condition} ORDER BY n");
+        let found = objects(&ask(&sealed, "acme", &sql).unwrap());
+        found.iter().map(|row| row["n"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    for at in [0, 1, 4_095, 4_096, 29_999, 60_000, 60_001, 77_777, 89_999] {
+        assert_eq!(times(format!("id = '{}'", id("http", at))), [at]);
+        assert_eq!(times(format!("id = '{}'", id("syslog", at))), [0; 0], "another source's");
+        assert_eq!(
+            times(format!("id = '{}' AND time < to_timestamp_micros({at})", id("http", at))),
+            [0; 0]
+        );
+    }
+    let again: Vec<i64> = (30_000..60_000).filter(|at| at % 50 == 7).collect();
+    assert_eq!(times(format!("id = '{}'", id("http", 30_007))), again);
+    let two = format!("id IN ('{}', '{}')", id("http", 5), id("http", 88_888));
+    assert_eq!(times(two), [5, 88_888]);
+    assert_eq!(times("id = 'evt_1'".to_owned()), [0; 0]);
+}

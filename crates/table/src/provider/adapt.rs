@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 /// The metadata key of a field of which a file is known to hold nulls only.
 pub(super) const EMPTY_KEY: &str = "palisade.empty";
+/// The metadata key of a field that is known to have the same text in every row of a file: that text.
+pub(super) const CONSTANT_KEY: &str = "palisade.constant";
 
 /// Makes adapters for one table and tenant.
 #[derive(Debug, Clone)]
@@ -166,7 +168,10 @@ impl RowAdapter {
                 _ => DataType::Utf8View,
             };
             args.push(match self.stored(core.name()) {
-                Some((index, field)) => self.convert(index, field, &wanted)?,
+                Some((index, field)) => match field.metadata().get(CONSTANT_KEY) {
+                    Some(text) => Arc::new(Literal::new(ScalarValue::Utf8View(Some(text.clone())))),
+                    None => self.convert(index, field, &wanted)?,
+                },
                 None => null(&wanted)?,
             });
         }

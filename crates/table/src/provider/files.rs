@@ -5,7 +5,7 @@
 //! that says so when the footer enters the cache. A file that is missing or damaged gives a
 //! [`ReadError`] that names it.
 
-use super::adapt::EMPTY_KEY;
+use super::adapt::{CONSTANT_KEY, EMPTY_KEY};
 use super::schema::query_type;
 use super::tenants::TenantRows;
 use crate::index::INDEXED;
@@ -276,19 +276,26 @@ fn load(path: &Path) -> Result<Footer, ReadError> {
 fn as_queried(metadata: ParquetMetaData) -> Result<(ParquetMetaData, SchemaRef), ParquetError> {
     let file = metadata.file_metadata();
     let written = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
-    let overflow_is_empty = overflow_is_empty(&metadata, &written);
+    let leaves = flat_leaves(&metadata);
     let fields: Vec<Field> = written
         .fields()
         .iter()
-        .map(|field| {
+        .enumerate()
+        .map(|(root, field)| {
             let read = match field.data_type() {
                 // Nested text keeps its type: views exist at the top level only.
                 nested if nested.is_nested() => nested.clone(),
                 flat => query_type(flat),
             };
             let mut kept = field.metadata().clone();
-            if overflow_is_empty && field.name() == Core::Overflow.name() {
-                kept.insert(EMPTY_KEY.to_owned(), "true".to_owned());
+            if let Some(leaf) = leaves.get(root).copied().flatten() {
+                if is_empty(&metadata, leaf) {
+                    kept.insert(EMPTY_KEY.to_owned(), "true".to_owned());
+                } else if field.name() == Core::Source.name()
+                    && let Some(text) = constant_text(&metadata, leaf)
+                {
+                    kept.insert(CONSTANT_KEY.to_owned(), text);
+                }
             }
             Field::new(field.name(), read, field.is_nullable()).with_metadata(kept)
         })
@@ -314,11 +321,47 @@ fn as_queried(metadata: ParquetMetaData) -> Result<(ParquetMetaData, SchemaRef),
     Ok((new, Arc::new(schema)))
 }
 
-/// Whether the statistics prove that `overflow` is null in every row.
-fn overflow_is_empty(metadata: &ParquetMetaData, schema: &Schema) -> bool {
-    let groups = metadata.row_groups();
-    let leaf = leaf(metadata, schema, Core::Overflow.name());
-    leaf.is_some_and(|leaf| (0..groups.len()).all(|group| all_null(metadata, group, leaf)))
+/// The leaf of each of a file's columns, in order; `None` for nested ones.
+fn flat_leaves(metadata: &ParquetMetaData) -> Vec<Option<usize>> {
+    let parquet = metadata.file_metadata().schema_descr();
+    let mut leaves: Vec<Option<usize>> = Vec::new();
+    let mut last = None;
+    for leaf in 0..parquet.num_columns() {
+        let root = parquet.get_column_root_idx(leaf);
+        if last == Some(root) {
+            if let Some(nested) = leaves.last_mut() {
+                *nested = None;
+            }
+        } else {
+            leaves.push((parquet.column(leaf).max_rep_level() == 0).then_some(leaf));
+        }
+        last = Some(root);
+    }
+    leaves
+}
+
+/// Whether the statistics prove that a leaf is null in every row.
+fn is_empty(metadata: &ParquetMetaData, leaf: usize) -> bool {
+    let groups = metadata.row_groups().len();
+    groups > 0 && (0..groups).all(|group| all_null(metadata, group, leaf))
+}
+
+/// The text that a leaf has in every row, if the statistics prove that there is one.
+fn constant_text(metadata: &ParquetMetaData, leaf: usize) -> Option<String> {
+    let groups = 0..metadata.row_groups().len();
+    let mut texts = groups.map(|group| constant_in(metadata, group, leaf));
+    let first = texts.next()??;
+    texts.all(|text| text == Some(first)).then(|| first.to_owned())
+}
+
+/// The text that a leaf has in every row of a row group, if the statistics prove that there is one.
+pub(super) fn constant_in(metadata: &ParquetMetaData, group: usize, leaf: usize) -> Option<&str> {
+    let statistics = metadata.row_groups().get(group)?.columns().get(leaf)?.statistics()?;
+    let exact = statistics.min_is_exact()
+        && statistics.max_is_exact()
+        && statistics.null_count_opt() == Some(0);
+    let least = statistics.min_bytes_opt().filter(|_| exact)?;
+    (Some(least) == statistics.max_bytes_opt()).then(|| std::str::from_utf8(least).ok())?
 }
 
 /// The number of the leaf of a flat column of this name.

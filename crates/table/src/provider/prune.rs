@@ -285,7 +285,7 @@ fn may_hold_id(
 }
 
 /// The bytes of ids in their text form; other texts are the ids of no record.
-fn record_ids(ids: &[String]) -> Vec<[u8; 16]> {
+pub(super) fn record_ids(ids: &[String]) -> Vec<[u8; 16]> {
     ids.iter()
         .filter(|id| id.len() == 32)
         .filter_map(|id| u128::from_str_radix(id, 16).ok())

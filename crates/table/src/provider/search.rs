@@ -1,4 +1,5 @@
-//! Looking for what no index knows: texts inside of values, and values that a Bloom filter only suspects.
+//! Looking for what no index knows: texts inside of values, and values and derived ids that a Bloom filter
+//! only suspects.
 //!
 //! Just before a segment's file is scanned, the pages of the column in question are looked through as bytes
 //! ([`pages`]): that costs a fraction of making an array of every value and evaluating the filter on each.
@@ -11,8 +12,8 @@ mod pages;
 mod source;
 mod unpack;
 
-use super::files::{Footer, ReadCache, leaf};
-use super::prune::{MAX_SOUGHT, Wanted};
+use super::files::{Footer, ReadCache, all_null, constant_in, leaf};
+use super::prune::{MAX_SOUGHT, Wanted, record_ids};
 use super::schema::{ID, stored_name};
 use super::tenants::{intersect, selection};
 use crate::SegmentFile;
@@ -22,7 +23,8 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::physical_plan::metrics::Count;
 use memchr::memmem::Finder;
-use pages::{Chunk, PageFile, Seen};
+use pages::{Chunk, PageFile, Seen, Sought};
+use palisade_event::TenantId;
 use palisade_event::schema::{Core, EVENTS, is_json};
 use parquet::file::statistics::Statistics;
 pub(super) use source::SearchedSource;
@@ -48,6 +50,9 @@ struct Text {
 pub(super) struct Search {
     cache: Arc<ReadCache>,
     texts: Vec<Text>,
+    /// Ids of records, of which each wanted row has one.
+    ids: Vec<u128>,
+    tenant: TenantId,
     /// The least and greatest time that is wanted.
     time: (i64, i64),
     pages: AtomicUsize,
@@ -56,7 +61,12 @@ pub(super) struct Search {
 
 impl Search {
     /// What is to be looked for of what a query wants; `None` when that is nothing.
-    pub(super) fn new(cache: &Arc<ReadCache>, table: &str, wanted: &Wanted) -> Option<Self> {
+    pub(super) fn new(
+        cache: &Arc<ReadCache>,
+        tenant: &TenantId,
+        table: &str,
+        wanted: &Wanted,
+    ) -> Option<Self> {
         let finder = |text: &str| Finder::new(text.as_bytes()).into_owned();
         let mut texts: Vec<Text> = Vec::new();
         for (column, text) in &wanted.holds {
@@ -79,9 +89,14 @@ impl Search {
                 texts.push(Text { column, finders, equal: true });
             }
         }
-        (!texts.is_empty()).then(|| Self {
+        let ids = wanted.equal.get(ID).filter(|ids| table == EVENTS && ids.len() <= MAX_SOUGHT);
+        let ids = ids.map(|ids| record_ids(ids)).unwrap_or_default();
+        let ids: Vec<u128> = ids.into_iter().map(u128::from_be_bytes).collect();
+        (!texts.is_empty() || !ids.is_empty()).then(|| Self {
             cache: Arc::clone(cache),
             texts,
+            ids,
+            tenant: tenant.clone(),
             time: wanted.time,
             pages: AtomicUsize::new(0),
             found: AtomicUsize::new(0),
@@ -174,9 +189,45 @@ impl Search {
                 rows = found;
             }
         }
+        if !self.ids.is_empty()
+            && let Some(found) = self.derived(footer, file, group, &rows, &mut seen)
+        {
+            rows = found;
+        }
         self.pages.fetch_add(seen.pages, Ordering::Relaxed);
         self.found.fetch_add(seen.found, Ordering::Relaxed);
         rows
+    }
+}
+
+impl Search {
+    /// The rows that may have one of the ids, where all ids of a row group derive from the senders';
+    /// `None` when that cannot be told. Hashing what stands in a page costs half of what it costs the scan, which
+    /// makes arrays of sources, senders' ids and the texts of ids.
+    fn derived(
+        &self,
+        footer: &Footer,
+        file: &Arc<PageFile>,
+        group: usize,
+        rows: &[Range<u64>],
+        seen: &mut Seen,
+    ) -> Option<Vec<Range<u64>>> {
+        let metadata = &footer.metadata;
+        let of = |core: Core| leaf(metadata, &footer.schema, core.name());
+        if of(Core::RecordId).is_some_and(|leaf| !all_null(metadata, group, leaf)) {
+            return None;
+        }
+        let source = match of(Core::Source) {
+            Some(leaf) if !all_null(metadata, group, leaf) => constant_in(metadata, group, leaf)?,
+            _ => "",
+        };
+        let field = footer.schema.field_with_name(Core::EventId.name()).ok()?;
+        if field.data_type() != &DataType::Utf8View || is_json(field) {
+            return None;
+        }
+        let chunk = Chunk::new(file, metadata, group, of(Core::EventId)?);
+        let mut sought = Sought::ids(self.tenant.as_str(), source, &self.ids);
+        chunk.find(rows, &mut sought, seen)
     }
 }
 
@@ -207,7 +258,7 @@ impl Text {
         let chunk = Chunk::new(file, metadata, group, leaf);
         let mut found = Vec::new();
         for finder in &self.finders {
-            found.extend(chunk.find(rows, finder, seen)?);
+            found.extend(chunk.find(rows, &mut Sought::Text(finder), seen)?);
         }
         Some(super::files::union(found))
     }

@@ -1,4 +1,4 @@
-//! Looking for texts in pages without making arrays of them.
+//! Looking for texts in pages, and for ids that derive from them, without making arrays of them.
 //!
 //! A page is looked through where it lies, decompressed: texts behind each other in one search over all of
 //! them, texts that share prefixes by their new ends, numbered texts once per entry of the dictionary. A
@@ -8,6 +8,7 @@
 use super::unpack::{any_marked, length, lengths, take};
 use bytes::{Buf, Bytes};
 use memchr::memmem::Finder;
+use palisade_event::SenderIds;
 use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageReader};
 use parquet::errors::ParquetError;
@@ -75,6 +76,48 @@ pub(super) struct Chunk<'a> {
     leaf: usize,
 }
 
+/// What is looked for.
+pub(super) enum Sought<'a> {
+    /// A text inside of values.
+    Text(&'a Finder<'a>),
+    /// Values from which one of these ids derives.
+    Ids {
+        tenant: &'a str,
+        source: &'a str,
+        wanted: &'a [u128],
+        /// Keeps what is the same for all values.
+        derived: SenderIds,
+    },
+}
+
+impl<'a> Sought<'a> {
+    /// Senders' ids from which one of these ids derives.
+    pub(super) fn ids(tenant: &'a str, source: &'a str, wanted: &'a [u128]) -> Self {
+        Self::Ids { tenant, source, wanted, derived: SenderIds::default() }
+    }
+
+    /// Whether this whole value is one.
+    fn is(&mut self, value: &[u8]) -> Option<bool> {
+        match self {
+            Self::Text(text) => Some(text.find(value).is_some()),
+            Self::Ids { tenant, source, wanted, derived } => {
+                let value = std::str::from_utf8(value).ok()?;
+                Some(wanted.contains(&u128::from_be_bytes(derived.id(tenant, source, value).0)))
+            }
+        }
+    }
+
+    /// Whether any value of so many bytes each, one behind the other, is one.
+    fn is_any(&mut self, mut bytes: &[u8], lengths: impl Iterator<Item = usize>) -> Option<bool> {
+        for length in lengths {
+            if self.is(take(&mut bytes, length)?)? {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+}
+
 /// How many pages were looked through, and how many of them had a hit.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Seen {
@@ -116,12 +159,12 @@ impl<'a> Chunk<'a> {
         Some((reader.ok()?, bounds))
     }
 
-    /// The rows, out of `rows`, of the pages that may hold a text. Rows are numbered from the row
+    /// The rows, out of `rows`, of the pages that may hold what is sought. Rows are numbered from the row
     /// group's first. `None` when that cannot be told.
     pub(super) fn find(
         &self,
         rows: &[Range<u64>],
-        text: &Finder<'_>,
+        sought: &mut Sought<'_>,
         seen: &mut Seen,
     ) -> Option<Vec<Range<u64>>> {
         let nullable = self.column()?.column_descr().max_def_level() == 1;
@@ -136,7 +179,7 @@ impl<'a> Chunk<'a> {
                 else {
                     return None;
                 };
-                marked = Some(mark(&buf, num_values as usize, text)?);
+                marked = Some(mark(&buf, num_values as usize, sought)?);
                 continue;
             }
             let &[start, end] = bounds.next()? else { return None };
@@ -147,7 +190,7 @@ impl<'a> Chunk<'a> {
             let page = reader.get_next_page().ok()??;
             seen.pages += 1;
             let most = usize::try_from(end.saturating_sub(start)).ok()?;
-            if has(&page, most, nullable, marked.as_deref(), text)? {
+            if has(&page, most, nullable, marked.as_deref(), sought)? {
                 seen.found += 1;
                 match found.last_mut() {
                     Some(last) if last.end == start => last.end = end,
@@ -159,26 +202,28 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// Which entries of a dictionary hold a text.
-fn mark(mut bytes: &[u8], count: usize, text: &Finder<'_>) -> Option<Vec<bool>> {
-    if text.find(bytes).is_none() {
+/// Which entries of a dictionary are, or hold, what is sought.
+fn mark(mut bytes: &[u8], count: usize, sought: &mut Sought<'_>) -> Option<Vec<bool>> {
+    if let Sought::Text(text) = sought
+        && text.find(bytes).is_none()
+    {
         return Some(vec![false; count.min(bytes.len())]);
     }
     let mut marked = Vec::new();
     for _ in 0..count {
         let length = length(&mut bytes)?;
-        marked.push(text.find(take(&mut bytes, length)?).is_some());
+        marked.push(sought.is(take(&mut bytes, length)?)?);
     }
     Some(marked)
 }
 
-/// Whether a page of so many rows may hold a text.
+/// Whether a page of so many rows may hold what is sought.
 fn has(
     page: &Page,
     rows: usize,
     nullable: bool,
     marked: Option<&[bool]>,
-    text: &Finder<'_>,
+    sought: &mut Sought<'_>,
 ) -> Option<bool> {
     let Page::DataPage { buf, encoding, def_level_encoding, .. } = page else {
         return None;
@@ -200,10 +245,24 @@ fn has(
             let Some((width, numbers)) = values.split_first() else { return Some(false) };
             any_marked(numbers, u32::from(*width), marked)
         }
-        Encoding::PLAIN => Some(text.find(values).is_some()),
+        Encoding::PLAIN => match sought {
+            Sought::Text(text) => Some(text.find(values).is_some()),
+            Sought::Ids { .. } => {
+                while !values.is_empty() {
+                    let length = length(&mut values)?;
+                    if sought.is(take(&mut values, length)?)? {
+                        return Some(true);
+                    }
+                }
+                Some(false)
+            }
+        },
         Encoding::DELTA_LENGTH_BYTE_ARRAY => {
-            lengths(&mut values, rows)?;
-            Some(text.find(values).is_some())
+            let each = lengths(&mut values, rows)?;
+            match sought {
+                Sought::Text(text) => Some(text.find(values).is_some()),
+                Sought::Ids { .. } => sought.is_any(values, each.into_iter()),
+            }
         }
         Encoding::DELTA_BYTE_ARRAY => {
             let shared = lengths(&mut values, rows)?;
@@ -211,10 +270,35 @@ fn has(
             if shared.len() != new.len() {
                 return None;
             }
-            text_in_shared(values, shared.into_iter().zip(new), text)
+            let pieces = shared.into_iter().zip(new);
+            match sought {
+                Sought::Text(text) => text_in_shared(values, pieces, text),
+                Sought::Ids { .. } => is_any_shared(values, pieces, sought),
+            }
         }
         _ => None,
     }
+}
+
+/// Whether any of the values is sought; of each value is given how much it shares with the one before it, and
+/// how many bytes follow.
+fn is_any_shared(
+    mut bytes: &[u8],
+    pieces: impl Iterator<Item = (usize, usize)>,
+    sought: &mut Sought<'_>,
+) -> Option<bool> {
+    let mut value: Vec<u8> = Vec::new();
+    for (shared, new) in pieces {
+        if shared > value.len() {
+            return None;
+        }
+        value.truncate(shared);
+        value.extend_from_slice(take(&mut bytes, new)?);
+        if sought.is(&value)? {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// Below so many bytes a search is a comparison at each place: a searcher takes longer to set up.
