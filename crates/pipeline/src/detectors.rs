@@ -141,6 +141,11 @@ impl WorkerDetectors {
         BaselinePart { rows, output }
     }
 
+    /// Room for a snapshot, in bytes: users take up more in memory than in it.
+    pub(crate) fn snapshot_room(&self) -> usize {
+        self.baselines.memory_bytes()
+    }
+
     /// Begins a snapshot; false when an earlier one is still being written, which is a defect.
     pub(crate) fn begin_snapshot(&mut self, full: bool) -> bool {
         if full {
