@@ -10,8 +10,9 @@ use std::time::Instant;
 
 impl QueryEngine {
     /// Where the newest `rows` rows of a tenant's table stand that have a value in a column, cut into pieces of
-    /// `piece` pages where each is in a page of its own; `None` when that cannot be told. It is an estimate: who asks for rows since then may get fewer. It takes a turn among
-    /// the running queries, and no longer than `limits.time`.
+    /// `piece` pages where each is in a page of its own; `None` when that cannot be told. It is an estimate: who asks
+    /// for rows since then may get fewer. It takes a turn among the running queries, and no longer than
+    /// `limits.time`.
     ///
     /// # Errors
     /// [`QueryError::Busy`] when no turn is to be had in time, [`QueryError::Read`] when a segment cannot be

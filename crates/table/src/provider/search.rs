@@ -221,11 +221,7 @@ impl Search {
             Some(leaf) if !all_null(metadata, group, leaf) => constant_in(metadata, group, leaf)?,
             _ => "",
         };
-        let field = footer.schema.field_with_name(Core::EventId.name()).ok()?;
-        if field.data_type() != &DataType::Utf8View || is_json(field) {
-            return None;
-        }
-        let chunk = Chunk::new(file, metadata, group, of(Core::EventId)?);
+        let chunk = Chunk::new(file, metadata, group, text_leaf(footer, Core::EventId.name())?);
         let mut sought = Sought::ids(self.tenant.as_str(), source, &self.ids);
         chunk.find(rows, &mut sought, seen)
     }
@@ -245,12 +241,8 @@ impl Text {
         if Core::by_name(&self.column).is_none() && footer.has_overflow() {
             return None;
         }
-        let field = footer.schema.field_with_name(&self.column).ok()?;
-        if field.data_type() != &DataType::Utf8View || is_json(field) {
-            return None;
-        }
         let metadata = &footer.metadata;
-        let leaf = leaf(metadata, &footer.schema, &self.column)?;
+        let leaf = text_leaf(footer, &self.column)?;
         let column = metadata.row_groups().get(group)?.columns().get(leaf)?;
         if self.equal && column.bloom_filter_offset().is_none() {
             return None;
@@ -262,6 +254,15 @@ impl Text {
         }
         Some(super::files::union(found))
     }
+}
+
+/// The place of a column that holds texts and nothing else; `None` for any other.
+fn text_leaf(footer: &Footer, column: &str) -> Option<usize> {
+    let field = footer.schema.field_with_name(column).ok()?;
+    if field.data_type() != &DataType::Utf8View || is_json(field) {
+        return None;
+    }
+    leaf(&footer.metadata, &footer.schema, column)
 }
 
 /// The rows of a row group that an access plan has read, numbered from its first.

@@ -273,19 +273,19 @@ fn has(
             let pieces = shared.into_iter().zip(new);
             match sought {
                 Sought::Text(text) => text_in_shared(values, pieces, text),
-                Sought::Ids { .. } => is_any_shared(values, pieces, sought),
+                Sought::Ids { .. } => any_of_shared(values, pieces, |value, _| sought.is(value)),
             }
         }
         _ => None,
     }
 }
 
-/// Whether any of the values is sought; of each value is given how much it shares with the one before it, and
-/// how many bytes follow.
-fn is_any_shared(
+/// Whether `is` holds for any of the values; of each value is given how much it shares with the one before it, and
+/// how many bytes follow. `is` gets the value and how much of it is shared.
+fn any_of_shared(
     mut bytes: &[u8],
     pieces: impl Iterator<Item = (usize, usize)>,
-    sought: &mut Sought<'_>,
+    mut is: impl FnMut(&[u8], usize) -> Option<bool>,
 ) -> Option<bool> {
     let mut value: Vec<u8> = Vec::new();
     for (shared, new) in pieces {
@@ -294,7 +294,7 @@ fn is_any_shared(
         }
         value.truncate(shared);
         value.extend_from_slice(take(&mut bytes, new)?);
-        if sought.is(&value)? {
+        if is(&value, shared)? {
             return Some(true);
         }
     }
@@ -304,35 +304,24 @@ fn is_any_shared(
 /// Below so many bytes a search is a comparison at each place: a searcher takes longer to set up.
 const SHORT: usize = 64;
 
-/// Whether any of the values holds a text; of each value is given how much it shares with the one before it,
-/// and how many bytes follow. As long as no value holds the text, a new one can only hold it where at least
-/// one of its new bytes takes part.
+/// Whether any of the values holds a text; they are given as to [`any_of_shared`]. As long as no value holds the text,
+/// a new one can only hold it where at least one of its new bytes takes part.
 fn text_in_shared(
-    mut bytes: &[u8],
+    bytes: &[u8],
     pieces: impl Iterator<Item = (usize, usize)>,
     text: &Finder<'_>,
 ) -> Option<bool> {
     let needle = text.needle();
     let Some((last, _)) = needle.split_last() else { return Some(true) };
-    let mut value: Vec<u8> = Vec::new();
-    for (shared, new) in pieces {
-        if shared > value.len() {
-            return None;
-        }
-        value.truncate(shared);
-        value.extend_from_slice(take(&mut bytes, new)?);
+    any_of_shared(bytes, pieces, |value, shared| {
         let from = (shared + 1).saturating_sub(needle.len());
         let place = value.get(from..)?;
-        let found = if place.len() > SHORT {
+        Some(if place.len() > SHORT {
             text.find(place).is_some()
         } else {
             place
                 .windows(needle.len())
                 .any(|window| window.last() == Some(last) && window == needle)
-        };
-        if found {
-            return Some(true);
-        }
-    }
-    Some(false)
+        })
+    })
 }
