@@ -13,8 +13,9 @@ use palisade_event::schema::EVENTS;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The most users that a checkpoint writes between two frames: well below 10 ms of work (M2).
-const SNAPSHOT_STEP: usize = 2048;
+/// The most users that a checkpoint writes between two frames: one millisecond of work where memory is touched for
+/// the first time, so that a step is over before the scheduler takes its core away (M2: no pause above 10 ms).
+const SNAPSHOT_STEP: usize = 256;
 
 pub(crate) struct Worker {
     pub(crate) index: usize,
