@@ -22,11 +22,13 @@ mod prune;
 mod reach;
 mod schema;
 mod search;
+mod stored;
 mod tenants;
 
 pub use files::{ReadCache, ReadError};
 pub use functions::overflow_get;
 pub use reach::{Reach, reach};
+pub use stored::{StoredSegment, stored_memory, stored_segments};
 
 use crate::{SegmentFile, Snapshot};
 use adapt::RowAdapterFactory;

@@ -18,13 +18,16 @@ use arrow::array::{
 };
 use arrow::datatypes::{Field, Schema};
 use palisade_event::Offset;
+use palisade_event::TenantId;
 use palisade_event::column::Text;
 use palisade_event::schema::{is_json, json_field};
+use palisade_table::provider::{ReadCache, stored_memory, stored_segments};
 use palisade_table::{
     CompactionPolicy, MemoryCommits, RetentionRule, Snapshot, TableOptions, Tables, verify,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -261,6 +264,24 @@ fn snapshot_rows(snapshot: &Snapshot) -> Vec<Row> {
     rows
 }
 
+/// The rows of a tenant as a hunt reads them.
+fn stored_rows(snapshot: &Snapshot, tenant: &str, times: &Range<i64>) -> Vec<Row> {
+    let tenant = TenantId::new(tenant).unwrap();
+    let cache = ReadCache::new(ReadCache::DEFAULT_BYTES);
+    let mut rows = Vec::new();
+    for segment in stored_segments(snapshot, &tenant, &cache, times).unwrap() {
+        let before = rows.len();
+        for batch in segment.read(&|_| true).unwrap() {
+            rows_of(&batch.unwrap(), &mut rows);
+        }
+        assert!(rows.len() - before <= segment.rows() as usize);
+    }
+    for batch in stored_memory(snapshot, &tenant, times) {
+        rows_of(&batch, &mut rows);
+    }
+    rows
+}
+
 fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
     rows.sort();
     rows
@@ -344,7 +365,15 @@ proptest! {
                 sorted(found.clone()).iter().map(is_json).collect::<Vec<_>>(),
                 sorted(wanted.clone()).iter().map(is_json).collect::<Vec<_>>()
             );
-            prop_assert_eq!(sorted(found), sorted(wanted));
+            prop_assert_eq!(sorted(found), sorted(wanted.clone()));
+            for (tenant, times) in [("t0", i64::MIN..i64::MAX), ("t1", 5..400), ("t2", 9..10)] {
+                let of_tenant = wanted.iter().filter(|row| {
+                    row["tenant"] == format!("\"{tenant}\"")
+                        && times.contains(&row["time"].parse().unwrap())
+                });
+                let of_tenant: Vec<Row> = of_tenant.cloned().collect();
+                prop_assert_eq!(sorted(stored_rows(&snapshot, tenant, &times)), sorted(of_tenant));
+            }
         }
         let manifest = palisade_table::Commits::manifest(commits.as_ref()).unwrap();
         for segment in verify(dir.path(), &manifest, |_| {}) {

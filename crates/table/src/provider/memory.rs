@@ -5,8 +5,8 @@
 
 use super::adapt::{RowAdapter, RowAdapterFactory};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{FilterBuilder, and, prep_null_mask_filter};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::compute::{FilterBuilder, and, filter_record_batch, prep_null_mask_filter};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -77,6 +77,21 @@ impl TenantBatch {
     /// How many rows are the tenant's.
     pub(super) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The tenant's rows whose event time is wanted, in a batch of their own; `None` when there is none.
+    pub(super) fn into_rows(self, wanted: impl Fn(i64) -> bool) -> Option<RecordBatch> {
+        let times = self.batch.column_by_name(Core::Time.name())?;
+        let times = times.as_primitive_opt::<TimestampMicrosecondType>()?.values();
+        let is_mine = |row| self.mine.as_ref().is_none_or(|mine| mine.value(row));
+        let rows: BooleanArray = (times.iter().enumerate())
+            .map(|(row, time)| Some(is_mine(row) && wanted(*time)))
+            .collect();
+        match rows.true_count() {
+            0 => None,
+            all if all == self.batch.num_rows() => Some(self.batch),
+            _ => filter_record_batch(&self.batch, &rows).ok(),
+        }
     }
 
     /// The batch's schema.
