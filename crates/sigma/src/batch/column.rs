@@ -1,0 +1,131 @@
+//! One column, whatever its type.
+
+use super::cell::{Cell, double_text};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array,
+    LargeStringArray, StringArray, StringViewArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, TimeUnit};
+use std::borrow::Cow;
+
+/// A column of a batch.
+pub(super) struct Column<'a> {
+    data: Data<'a>,
+    /// The values are JSON texts.
+    json: bool,
+    empty: bool,
+}
+
+enum Data<'a> {
+    Text(&'a StringArray),
+    Large(&'a LargeStringArray),
+    View(&'a StringViewArray),
+    Int(&'a Int64Array),
+    Small(&'a Int32Array),
+    Float(&'a Float64Array),
+    Single(&'a Float32Array),
+    Bool(&'a BooleanArray),
+    Time(&'a TimestampMicrosecondArray),
+    Dictionary { nulls: &'a dyn Array, keys: Vec<usize>, values: Box<Column<'a>>, distinct: usize },
+    /// Read by its display.
+    Other(&'a ArrayRef),
+}
+
+impl<'a> Column<'a> {
+    pub(super) fn new(array: &'a ArrayRef, json: bool) -> Self {
+        let empty = array.null_count() == array.len();
+        Self { data: Data::new(array), json, empty }
+    }
+
+    /// Whether every row is null.
+    pub(super) fn is_empty(&self) -> bool {
+        self.empty
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// How many values its dictionary has; none without a dictionary.
+    pub(super) fn distinct(&self) -> usize {
+        match &self.data {
+            Data::Dictionary { distinct, .. } => *distinct,
+            _ => 0,
+        }
+    }
+
+    /// The row's place in the dictionary.
+    pub(super) fn key(&self, row: usize) -> Option<usize> {
+        match &self.data {
+            Data::Dictionary { nulls, keys, .. } if nulls.is_valid(row) => keys.get(row).copied(),
+            _ => None,
+        }
+    }
+
+    /// The row's value as it stands in the column.
+    pub(super) fn text(&self, row: usize) -> Option<Cow<'a, str>> {
+        Some(match &self.data {
+            Data::Text(array) if array.is_valid(row) => Cow::Borrowed(array.value(row)),
+            Data::Large(array) if array.is_valid(row) => Cow::Borrowed(array.value(row)),
+            Data::View(array) if array.is_valid(row) => Cow::Borrowed(array.value(row)),
+            Data::Int(array) if array.is_valid(row) => Cow::Owned(array.value(row).to_string()),
+            Data::Small(array) if array.is_valid(row) => Cow::Owned(array.value(row).to_string()),
+            Data::Float(array) if array.is_valid(row) => Cow::Owned(double_text(array.value(row))),
+            Data::Single(array) if array.is_valid(row) => {
+                Cow::Owned(double_text(f64::from(array.value(row))))
+            }
+            Data::Bool(array) if array.is_valid(row) => {
+                Cow::Borrowed(if array.value(row) { "true" } else { "false" })
+            }
+            Data::Time(array) if array.is_valid(row) => {
+                Cow::Owned(palisade_event::time::rfc3339(array.value(row)))
+            }
+            Data::Dictionary { values, .. } => return values.text(self.key(row)?),
+            Data::Other(array) if array.is_valid(row) => {
+                Cow::Owned(arrow::util::display::array_value_to_string(array, row).ok()?)
+            }
+            _ => return None,
+        })
+    }
+
+    /// The row's value.
+    pub(super) fn cell(&self, row: usize) -> Option<Cell<'a>> {
+        let text = self.text(row)?;
+        if !self.json {
+            return Some(Cell::One(text));
+        }
+        match text {
+            Cow::Borrowed(text) => Cell::of_json_text(text),
+            Cow::Owned(text) => Some(match Cell::of_json_text(&text)? {
+                Cell::One(text) => Cell::One(Cow::Owned(text.into_owned())),
+                Cell::Many(texts) => Cell::Many(texts),
+            }),
+        }
+    }
+}
+
+impl<'a> Data<'a> {
+    fn new(array: &'a ArrayRef) -> Self {
+        match array.data_type() {
+            DataType::Utf8 => Self::Text(array.as_string()),
+            DataType::LargeUtf8 => Self::Large(array.as_string()),
+            DataType::Utf8View => Self::View(array.as_string_view()),
+            DataType::Int64 => Self::Int(array.as_primitive()),
+            DataType::Int32 => Self::Small(array.as_primitive()),
+            DataType::Float64 => Self::Float(array.as_primitive()),
+            DataType::Float32 => Self::Single(array.as_primitive()),
+            DataType::Boolean => Self::Bool(array.as_boolean()),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => Self::Time(array.as_primitive()),
+            DataType::Dictionary(..) => match array.as_any_dictionary_opt() {
+                Some(dictionary) if !dictionary.values().is_empty() => Self::Dictionary {
+                    nulls: array.as_ref(),
+                    keys: dictionary.normalized_keys(),
+                    values: Box::new(Column::new(dictionary.values(), false)),
+                    distinct: dictionary.values().len(),
+                },
+                _ => Self::Other(array),
+            },
+            _ => Self::Other(array),
+        }
+    }
+}
