@@ -6,6 +6,7 @@
 //! decided in `docs/sigma.md`.
 
 mod batch;
+pub mod correlation;
 mod error;
 mod expr;
 mod field;

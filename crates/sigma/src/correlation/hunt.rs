@@ -1,0 +1,221 @@
+//! Hunts: the live evaluator over history, and what stands once it is final.
+
+use super::alert::{Alert, AlertId, Evidence, Revision, Standing};
+use super::hit::{Hit, HitKind, Origin, Position};
+use super::live::{Live, Options};
+use super::reference::{Range, first_cuts};
+use super::resolve::Correlations;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// After so many hits a hunt lets go what is final.
+const HITS_PER_TICK: u32 = 1_024;
+
+/// The alerts that stand after some revisions, with their evidence.
+#[derive(Debug, Clone, Default)]
+pub struct Standings {
+    alerts: BTreeMap<AlertId, Held>,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    number: u32,
+    alert: Option<Alert>,
+}
+
+impl Standings {
+    /// Takes a revision in. One whose number is not above that of the last for its alert is a repeat and ignored.
+    pub fn apply(&mut self, revision: &Revision) {
+        let held =
+            self.alerts.entry(revision.id).or_insert_with(|| Held { number: 0, alert: None });
+        if revision.number <= held.number {
+            return;
+        }
+        held.number = revision.number;
+        let stays = held.alert.take().map(|alert| alert.evidence).unwrap_or_default();
+        if revision.standing == Standing::Retracted {
+            return;
+        }
+        let mut evidence: Vec<Evidence> =
+            stays.into_iter().filter(|evidence| *evidence < revision.from).collect();
+        evidence.extend_from_slice(&revision.evidence);
+        held.alert = Some(Alert {
+            id: revision.id,
+            correlation: revision.correlation,
+            tenant: Arc::clone(&revision.tenant),
+            domain: Arc::clone(&revision.domain),
+            group: Arc::clone(&revision.group),
+            anchor: revision.anchor,
+            opened: revision.opened,
+            evidence,
+        });
+    }
+
+    /// What stands, ordered by correlation, tenant, domain, group and opening time.
+    #[must_use]
+    pub fn into_alerts(self) -> Vec<Alert> {
+        let mut alerts: Vec<Alert> =
+            self.alerts.into_values().filter_map(|held| held.alert).collect();
+        alerts.sort_by(|a, b| {
+            let key = |alert: &Alert| (alert.correlation, alert.opened, alert.id);
+            (&a.tenant, &a.domain, &a.group)
+                .cmp(&(&b.tenant, &b.domain, &b.group))
+                .then_with(|| key(a).cmp(&key(b)))
+        });
+        alerts.sort_by_key(|alert| alert.correlation);
+        alerts
+    }
+}
+
+/// A live evaluator whose alerts come back to it as hits, for correlations over correlations: one process with one
+/// partition, and hunts. Elsewhere alerts go through the internal log (H1).
+#[derive(Debug)]
+pub struct Cascade {
+    correlations: Correlations,
+    live: Live,
+    /// Over how many slots tenants are spread.
+    spread: u16,
+    /// The stages of alerts, from 1 on.
+    stages: u8,
+    position: u64,
+    /// From where on each correlation answers, and before when all do.
+    cuts: Vec<i64>,
+    end: i64,
+}
+
+impl Cascade {
+    /// An evaluator over a range; without one, for everything.
+    #[must_use]
+    pub fn new(correlations: Correlations, spread: u16, options: Options, range: Range) -> Self {
+        let stages =
+            correlations.iter().map(|(_, correlation)| correlation.depth).max().unwrap_or(0);
+        let origins = (0..=stages).map(|stage| Origin { stage, partition: 0 });
+        let live = Live::new(&correlations, origins, options);
+        let cuts = first_cuts(&correlations, range.start);
+        let end = range.end.unwrap_or(i64::MAX);
+        Self { correlations, live, spread, stages, position: 0, cuts, end }
+    }
+
+    /// Takes in a record's hit.
+    pub fn hit(&mut self, position: Position, hit: &Hit<'_>, out: &mut Vec<Revision>) {
+        let from = out.len();
+        self.live.hit((Origin { stage: 0, partition: 0 }, position), hit, out);
+        self.feed(from, out);
+    }
+
+    /// The clock of the records of a domain went on; see [`Live::progress`].
+    pub fn progress(
+        &mut self,
+        domain: &str,
+        clock: i64,
+        frontier: Option<i64>,
+        out: &mut Vec<Revision>,
+    ) {
+        for stage in 0..=self.stages {
+            let from = out.len();
+            let origin = Origin { stage, partition: 0 };
+            self.live.progress(origin, domain, clock, frontier.filter(|_| stage == 0), out);
+            self.feed(from, out);
+        }
+    }
+
+    /// A tick; the frontiers of these domains go on to those correlations that read others.
+    pub fn tick<'d>(
+        &mut self,
+        domains: impl IntoIterator<Item = &'d str>,
+        out: &mut Vec<Revision>,
+    ) {
+        let from = out.len();
+        self.live.tick(out);
+        self.feed(from, out);
+        for domain in domains {
+            for (place, correlation) in self.correlations.iter() {
+                if correlation.is_read {
+                    let settled = self.live.settled(place, domain);
+                    let origin = Origin { stage: correlation.depth + 1, partition: 0 };
+                    self.live.progress_output(origin, domain, place, settled);
+                }
+            }
+        }
+    }
+
+    /// Ends a domain: everything in it becomes final.
+    pub fn end(&mut self, domain: &str, out: &mut Vec<Revision>) {
+        self.progress(domain, i64::MAX, Some(i64::MAX), out);
+        for _ in 0..=self.stages {
+            self.tick([domain], out);
+        }
+    }
+
+    /// What is evaluated.
+    #[must_use]
+    pub fn correlations(&self) -> &Correlations {
+        &self.correlations
+    }
+
+    /// The evaluator, for its counters and its memory.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Alerts as hits, and the alerts that come of those, until none comes.
+    fn feed(&mut self, mut from: usize, out: &mut Vec<Revision>) {
+        while let Some(revision) = out.get(from).cloned() {
+            from += 1;
+            let Some(correlation) = self.correlations.get(revision.correlation) else { continue };
+            let origin = Origin { stage: correlation.depth + 1, partition: 0 };
+            let cut = self.cuts.get(revision.correlation).copied().unwrap_or(i64::MIN);
+            for chained in self.correlations.hits_of_revision(&revision) {
+                let hit = chained.as_hit(self.spread);
+                if hit.time >= cut && hit.time < self.end {
+                    self.position += 1;
+                    let position = Position { offset: self.position, row: 0, ordinal: 0 };
+                    self.live.hit((origin, position), &hit, out);
+                }
+            }
+        }
+    }
+}
+
+/// The final alerts over a range, from the hits of its records **sorted by time**: the live evaluator, told that nothing
+/// comes before the hit that it is at. `correlations`' order and that of equal alerts is that of [`Standings::into_alerts`].
+#[must_use]
+pub fn hunt<'h>(
+    correlations: &Correlations,
+    hits: impl IntoIterator<Item = Hit<'h>>,
+    range: Range,
+    (spread, options): (u16, Options),
+) -> Vec<Alert> {
+    let mut cascade = Cascade::new(correlations.clone(), spread, options, range);
+    let (mut standings, mut out) = (Standings::default(), Vec::new());
+    let mut domains: BTreeSet<String> = BTreeSet::new();
+    let (mut offset, mut since_tick) = (0, 0);
+    for hit in hits {
+        if !domains.contains(hit.domain) {
+            domains.insert(hit.domain.to_owned());
+        }
+        debug_assert!(hit.kind == HitKind::Record, "alerts are made here");
+        offset += 1;
+        since_tick += 1;
+        if since_tick == HITS_PER_TICK {
+            since_tick = 0;
+            for domain in &domains {
+                cascade.progress(domain, hit.time, Some(hit.time), &mut out);
+            }
+            cascade.tick(domains.iter().map(String::as_str), &mut out);
+            out.drain(..).for_each(|revision| standings.apply(&revision));
+        }
+        cascade.hit(Position { offset, row: 0, ordinal: 0 }, &hit, &mut out);
+    }
+    for domain in &domains {
+        cascade.end(domain, &mut out);
+    }
+    out.iter().for_each(|revision| standings.apply(revision));
+    let cuts = first_cuts(correlations, range.start);
+    let answers = |alert: &Alert| {
+        cuts.get(alert.correlation).is_none_or(|cut| alert.opened >= *cut)
+            && range.end.is_none_or(|end| alert.opened < end)
+    };
+    standings.into_alerts().into_iter().filter(answers).collect()
+}

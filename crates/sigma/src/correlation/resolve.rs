@@ -1,0 +1,739 @@
+//! From the parser's documents to [`Correlations`]: the boundary beyond which none of its types go.
+
+use super::condition::{Comparison, Expression, Names, Threshold};
+use super::definition::{
+    About, BaseRule, Correlation, EXACT_VALUES, Input, MAX_DEPTH, MAX_GROUP_BY, MAX_RULES,
+    MAX_TIMESPAN, Measure, Refusal, Source, Version,
+};
+use palisade_event::time::SECOND;
+use rsigma_parser::{
+    ConditionExpr, CorrelationCondition, CorrelationRule, CorrelationType, FieldAlias, WindowMode,
+};
+use std::collections::BTreeMap;
+
+/// Correlations whose references are all found; each stands behind those that it reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Correlations {
+    list: Vec<Correlation>,
+}
+
+/// What a correlation gets that says nothing about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// Microseconds.
+    pub lateness: i64,
+    /// Microseconds.
+    pub patience: i64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { lateness: 300 * SECOND, patience: 10 * SECOND }
+    }
+}
+
+/// What was read: the correlations, and those that are not loaded, each with the reason.
+#[derive(Debug, Clone, Default)]
+pub struct Resolved {
+    /// Loaded.
+    pub correlations: Correlations,
+    /// Not loaded.
+    pub refused: Vec<Refusal>,
+}
+
+impl Correlations {
+    /// Reads the correlations of files (name, YAML text) over base rules. What can't be loaded is
+    /// refused by name, and whatever refers to it too; the others are loaded.
+    #[must_use]
+    pub fn read(files: &[(&str, &str)], rules: &[BaseRule], defaults: Defaults) -> Resolved {
+        let mut drafts = Vec::new();
+        let mut refused = Vec::new();
+        for (file, yaml) in files {
+            let unreadable = |reason: String| Refusal {
+                file: (*file).to_owned(),
+                rule: "?".to_owned(),
+                reason,
+                hint: "write the document as the Sigma specification says".to_owned(),
+            };
+            match rsigma_parser::parse_sigma_yaml(yaml) {
+                Ok(documents) => {
+                    refused.extend(documents.errors.into_iter().map(unreadable));
+                    drafts.extend(documents.correlations.into_iter().map(|rule| (*file, rule)));
+                }
+                Err(error) => refused.push(unreadable(error.to_string())),
+            }
+        }
+        let mut resolved = Self::resolve(&drafts, rules, defaults);
+        refused.append(&mut resolved.refused);
+        resolved.refused = refused;
+        resolved
+    }
+
+    /// Resolves correlations that are parsed already.
+    pub(crate) fn resolve(
+        drafts: &[(&str, CorrelationRule)],
+        rules: &[BaseRule],
+        defaults: Defaults,
+    ) -> Resolved {
+        let mut resolver = Resolver::new(drafts, rules, defaults);
+        for draft in 0..drafts.len() {
+            // A refusal is noted in the resolver.
+            let _ = resolver.place(draft);
+        }
+        let mut list = resolver.done;
+        let read: Vec<usize> = list
+            .iter()
+            .flat_map(|correlation| &correlation.inputs)
+            .filter_map(|input| match &input.source {
+                Source::Correlation { place, .. } => Some(*place),
+                Source::Rule(_) => None,
+            })
+            .collect();
+        for place in read {
+            if let Some(correlation) = list.get_mut(place) {
+                correlation.is_read = true;
+            }
+        }
+        Resolved { correlations: Self { list }, refused: resolver.refused }
+    }
+
+    /// The correlation at a place.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Option<&Correlation> {
+        self.list.get(place)
+    }
+
+    /// All of them with their places, each behind those that it reads.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Correlation)> {
+        self.list.iter().enumerate()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Which inputs of which correlations take the hits of a base rule: (place, input).
+    pub fn readers_of_rule(&self, rule: usize) -> impl Iterator<Item = (usize, u16)> {
+        self.readers(move |source| matches!(source, Source::Rule(of) if *of == rule))
+    }
+
+    /// Which inputs of which correlations take the alerts of a correlation: (place, input).
+    pub fn readers_of_correlation(&self, place: usize) -> impl Iterator<Item = (usize, u16)> {
+        self.readers(
+            move |source| matches!(source, Source::Correlation { place: of, .. } if *of == place),
+        )
+    }
+
+    fn readers(&self, reads: impl Fn(&Source) -> bool) -> impl Iterator<Item = (usize, u16)> {
+        self.iter().flat_map(move |(place, correlation)| {
+            let found: Vec<(usize, u16)> = correlation
+                .inputs
+                .iter()
+                .zip(0..)
+                .filter(|(input, _)| reads(&input.source))
+                .map(|(_, input)| (place, input))
+                .collect();
+            found
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Rule(usize),
+    Draft(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Open,
+    Refused,
+    Done(usize),
+}
+
+struct Resolver<'a> {
+    drafts: &'a [(&'a str, CorrelationRule)],
+    rules: &'a [BaseRule],
+    defaults: Defaults,
+    /// What ids and names mean; `None` for a name that several things have.
+    names: BTreeMap<&'a str, Option<Target>>,
+    states: Vec<State>,
+    path: Vec<usize>,
+    done: Vec<Correlation>,
+    refused: Vec<Refusal>,
+}
+
+/// What a correlation is called in messages and, lacking an id, in alerts.
+fn called(rule: &CorrelationRule) -> &str {
+    rule.id.as_deref().or(rule.name.as_deref()).unwrap_or(&rule.title)
+}
+
+impl<'a> Resolver<'a> {
+    fn new(
+        drafts: &'a [(&'a str, CorrelationRule)],
+        rules: &'a [BaseRule],
+        defaults: Defaults,
+    ) -> Self {
+        let mut resolver = Self {
+            drafts,
+            rules,
+            defaults,
+            names: BTreeMap::new(),
+            states: vec![State::New; drafts.len()],
+            path: Vec::new(),
+            done: Vec::new(),
+            refused: Vec::new(),
+        };
+        for (place, rule) in rules.iter().enumerate() {
+            for name in [Some(rule.id.as_str()), rule.name.as_deref()].into_iter().flatten() {
+                resolver.name(name, Target::Rule(place));
+            }
+        }
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        for (place, (file, rule)) in drafts.iter().enumerate() {
+            if let Some(first) = seen.insert(called(rule), place) {
+                let before = drafts.get(first).map_or("", |(file, _)| file);
+                resolver.refuse(
+                    place,
+                    Refusal {
+                        file: (*file).to_owned(),
+                        ..Refusal::new(
+                            format!("another correlation, in {before}, is called the same"),
+                            "give every correlation an id of its own",
+                        )
+                    },
+                );
+                seen.insert(called(rule), first);
+                continue;
+            }
+            for name in [rule.id.as_deref(), rule.name.as_deref()].into_iter().flatten() {
+                resolver.name(name, Target::Draft(place));
+            }
+        }
+        resolver
+    }
+
+    fn name(&mut self, name: &'a str, target: Target) {
+        let same = |one: &Target| match (*one, target) {
+            (Target::Rule(a), Target::Rule(b)) | (Target::Draft(a), Target::Draft(b)) => a == b,
+            _ => false,
+        };
+        self.names
+            .entry(name)
+            .and_modify(|known| *known = known.filter(same))
+            .or_insert(Some(target));
+    }
+
+    fn refuse(&mut self, place: usize, refusal: Refusal) {
+        if let (Some(state), Some((file, rule))) =
+            (self.states.get_mut(place), self.drafts.get(place))
+        {
+            *state = State::Refused;
+            self.refused.push(Refusal {
+                file: (*file).to_owned(),
+                rule: called(rule).to_owned(),
+                ..refusal
+            });
+        }
+    }
+
+    /// The place of a draft among those that are done; `None` when it is refused.
+    fn place(&mut self, draft: usize) -> Option<usize> {
+        match self.states.get(draft).copied()? {
+            State::Done(place) => return Some(place),
+            State::Refused => return None,
+            // The one that is open higher up the path notices the cycle.
+            State::Open => return None,
+            State::New => {}
+        }
+        *self.states.get_mut(draft)? = State::Open;
+        self.path.push(draft);
+        let built = self.build(draft);
+        self.path.pop();
+        match built {
+            Ok(correlation) => {
+                self.done.push(correlation);
+                let place = self.done.len() - 1;
+                *self.states.get_mut(draft)? = State::Done(place);
+                Some(place)
+            }
+            Err(refusal) => {
+                self.refuse(draft, refusal);
+                None
+            }
+        }
+    }
+
+    fn cycle(&self, from: usize) -> String {
+        let names: Vec<&str> = self
+            .path
+            .iter()
+            .skip_while(|draft| **draft != from)
+            .chain([&from])
+            .filter_map(|draft| self.drafts.get(*draft).map(|(_, rule)| called(rule)))
+            .collect();
+        names.join(" → ")
+    }
+
+    fn find(&mut self, reference: &str) -> Result<Target, Refusal> {
+        let target = match self.names.get(reference) {
+            Some(Some(target)) => *target,
+            Some(None) => {
+                return Err(Refusal::new(
+                    format!("'{reference}' is the name of several rules"),
+                    "refer to the rule by its id",
+                ));
+            }
+            None => {
+                return Err(Refusal::new(
+                    format!("it refers to '{reference}', which no rule has as id or name"),
+                    "load the file of that rule too, or correct the reference",
+                ));
+            }
+        };
+        let Target::Draft(draft) = target else { return Ok(target) };
+        if self.states.get(draft) == Some(&State::Open) {
+            return Err(Refusal::new(
+                format!("it refers to itself: {}", self.cycle(draft)),
+                "break the cycle",
+            ));
+        }
+        self.place(draft).map(Target::Draft).ok_or_else(|| {
+            Refusal::new(
+                format!("it refers to '{reference}', which is refused"),
+                "correct that one first",
+            )
+        })
+    }
+
+    fn build(&mut self, draft: usize) -> Result<Correlation, Refusal> {
+        let drafts = self.drafts;
+        let Some((_, rule)) = drafts.get(draft) else {
+            return Err(Refusal::new("it is missing", "load it"));
+        };
+        check_shape(rule)?;
+        let value_fields = value_fields(rule)?;
+        let timespan = timespan(rule)?;
+        let (mut inputs, mut names, mut versions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut depth, mut stages) = (0, 0_u16);
+        for (at, reference) in rule.rules.iter().enumerate() {
+            let target = self.find(reference)?;
+            let (input, also, version) = match target {
+                Target::Rule(place) => {
+                    stages |= 1;
+                    self.of_rule(rule, reference, place, &value_fields)?
+                }
+                Target::Draft(place) => {
+                    let below = self.done.get(place).map_or(0, |below| below.depth);
+                    stages |= 2 << below;
+                    depth = depth.max(below + 1);
+                    self.of_correlation(rule, reference, place, &value_fields)?
+                }
+            };
+            if inputs.iter().any(|other: &Input| other.source == input.source) {
+                return Err(Refusal::new(
+                    format!("it lists '{reference}' twice"),
+                    "list each rule once; for repetitions of one rule use event_count and refer to that",
+                ));
+            }
+            let mut called = vec![rule.rules.get(at).map_or("", String::as_str)];
+            called.extend(also);
+            names.push(called);
+            inputs.push(input);
+            versions.push(version);
+        }
+        if depth >= MAX_DEPTH {
+            return Err(Refusal::new(
+                format!("correlations stand upon each other more than {MAX_DEPTH} deep"),
+                "refer to the rules below directly",
+            ));
+        }
+        let measure = measure(rule, &Names(names))?;
+        let duration = |key: &str, default: i64| match rule.custom_attributes.get(key) {
+            None => Ok(default),
+            Some(value) => value.as_str().and_then(read_duration).ok_or_else(|| {
+                Refusal::new(
+                    format!("its '{key}' is no duration"),
+                    format!("write '{key}: 30s', with s, m, h or d"),
+                )
+            }),
+        };
+        let lateness = duration("lateness", self.defaults.lateness)?;
+        let patience = duration("patience", self.defaults.patience)?;
+        let mut correlation = Correlation {
+            id: called(rule).to_owned(),
+            name: rule.name.clone(),
+            version: Version([0; 32]),
+            about: About {
+                title: rule.title.clone(),
+                description: rule.description.clone(),
+                level: rule.level.map(|level| level.as_str().to_owned()),
+                author: rule.author.clone(),
+                license: rule.license.clone(),
+                tags: rule.tags.clone(),
+                references: rule.references.clone(),
+                falsepositives: rule.falsepositives.clone(),
+            },
+            inputs,
+            group_by: rule.group_by.clone(),
+            timespan,
+            measure,
+            lateness,
+            patience,
+            generate: rule.generate,
+            depth,
+            stages,
+            is_read: false,
+        };
+        correlation.version = version(&correlation, &versions);
+        Ok(correlation)
+    }
+
+    fn of_rule(
+        &self,
+        rule: &CorrelationRule,
+        reference: &str,
+        place: usize,
+        value_fields: &[String],
+    ) -> Result<(Input, Vec<&'a str>, Version), Refusal> {
+        let Some(base) = self.rules.get(place) else {
+            return Err(Refusal::new(format!("'{reference}' is missing"), "load it"));
+        };
+        let also: Vec<&str> =
+            [Some(base.id.as_str()), base.name.as_deref()].into_iter().flatten().collect();
+        let field = |name: &String| match alias(rule, name) {
+            None => Ok(name.clone()),
+            Some(alias) => aliased(alias, reference, &also).cloned().ok_or_else(|| {
+                Refusal::new(
+                    format!("its alias '{name}' has no field for the rule '{reference}'"),
+                    "give the alias a field for every rule of the list",
+                )
+            }),
+        };
+        let input = Input {
+            source: Source::Rule(place),
+            group_fields: rule.group_by.iter().map(field).collect::<Result<_, _>>()?,
+            value_fields: value_fields.iter().map(field).collect::<Result<_, _>>()?,
+        };
+        Ok((input, also, base.version))
+    }
+
+    fn of_correlation(
+        &self,
+        rule: &CorrelationRule,
+        reference: &str,
+        place: usize,
+        value_fields: &[String],
+    ) -> Result<(Input, Vec<&'a str>, Version), Refusal> {
+        let Some(below) = self.done.get(place) else {
+            return Err(Refusal::new(format!("'{reference}' is missing"), "load it"));
+        };
+        let drafts = self.drafts;
+        let same = |draft: &&(&str, CorrelationRule)| called(&draft.1) == below.id;
+        let also: Vec<&str> = drafts.iter().find(same).map_or_else(Vec::new, |(_, draft)| {
+            [draft.id.as_deref(), draft.name.as_deref()].into_iter().flatten().collect()
+        });
+        let field = |name: &String| {
+            alias(rule, name)
+                .and_then(|alias| aliased(alias, reference, &also))
+                .unwrap_or(name)
+                .clone()
+        };
+        let at = |field: &String| {
+            below.group_by.iter().position(|of| of == field).ok_or_else(|| {
+                Refusal::new(
+                    format!("it needs the field '{field}' of the correlation '{reference}', whose alerts have only the fields of its group-by"),
+                    format!("add '{field}' to the group-by of '{reference}', or an alias to one of its fields here"),
+                )
+            })
+        };
+        let group_fields: Vec<String> = rule.group_by.iter().map(field).collect();
+        let value_fields: Vec<String> = value_fields.iter().map(field).collect();
+        let group = group_fields.iter().map(at).collect::<Result<_, _>>()?;
+        let value = value_fields.iter().map(at).collect::<Result<_, _>>()?;
+        let source = Source::Correlation { place, group, value };
+        Ok((Input { source, group_fields, value_fields }, also, below.version))
+    }
+}
+
+fn alias<'r>(rule: &'r CorrelationRule, name: &str) -> Option<&'r FieldAlias> {
+    rule.aliases.iter().find(|alias| alias.alias == name)
+}
+
+/// The field of an alias for a rule, by whatever it is called.
+fn aliased<'r>(alias: &'r FieldAlias, reference: &str, also: &[&str]) -> Option<&'r String> {
+    [reference].iter().chain(also).find_map(|name| alias.mapping.get(*name))
+}
+
+fn check_shape(rule: &CorrelationRule) -> Result<(), Refusal> {
+    let refuse = |reason: String, hint: &str| Err(Refusal::new(reason, hint));
+    if rule.rules.is_empty() {
+        return refuse("it refers to no rule".into(), "list ids or names under 'rules'");
+    }
+    if rule.rules.len() > MAX_RULES {
+        return refuse(
+            format!("it refers to {} rules, more than {MAX_RULES}", rule.rules.len()),
+            "split it into correlations, and refer to those",
+        );
+    }
+    if rule.group_by.len() > MAX_GROUP_BY {
+        return refuse(
+            format!("it groups by {} fields, more than {MAX_GROUP_BY}", rule.group_by.len()),
+            "group by fewer fields",
+        );
+    }
+    if rule.window != WindowMode::Sliding || rule.gap.is_some() {
+        return refuse(
+            format!("it asks for a {} window, which Sigma does not have", rule.window.as_str()),
+            "remove 'window' and 'gap': windows slide, or tumble where the condition has lt or lte",
+        );
+    }
+    for alias in &rule.aliases {
+        if alias.mapping.is_empty() {
+            return refuse(
+                format!("its alias '{}' names no field", alias.alias),
+                "write a field for every rule of the list under the alias",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn timespan(rule: &CorrelationRule) -> Result<i64, Refusal> {
+    let micros =
+        i64::try_from(rule.timespan.seconds).ok().and_then(|seconds| seconds.checked_mul(SECOND));
+    micros.filter(|micros| (SECOND..=MAX_TIMESPAN).contains(micros)).ok_or_else(|| {
+        Refusal::new(
+            format!("its timespan {} is not between 1s and 366d", rule.timespan.original),
+            "choose a timespan within these bounds",
+        )
+    })
+}
+
+fn value_fields(rule: &CorrelationRule) -> Result<Vec<String>, Refusal> {
+    let kind = rule.correlation_type.as_str();
+    let fields = match &rule.condition {
+        CorrelationCondition::Threshold { field: Some(fields), .. } => fields.clone(),
+        _ => Vec::new(),
+    };
+    match rule.correlation_type {
+        CorrelationType::ValueCount if fields.is_empty() => Err(Refusal::new(
+            "value_count needs the field whose values it counts",
+            "write 'field: NAME' in the condition",
+        )),
+        CorrelationType::ValueCount => Ok(fields),
+        CorrelationType::ValueSum
+        | CorrelationType::ValueAvg
+        | CorrelationType::ValuePercentile
+        | CorrelationType::ValueMedian => {
+            if fields.len() == 1 {
+                Ok(fields)
+            } else {
+                Err(Refusal::new(
+                    format!("{kind} needs exactly one field with numbers"),
+                    "write 'field: NAME' in the condition",
+                ))
+            }
+        }
+        // A field says nothing there, so it is none of the answer either.
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn measure(rule: &CorrelationRule, names: &Names<'_>) -> Result<Measure, Refusal> {
+    let kind = rule.correlation_type;
+    let (predicates, percentile) = match &rule.condition {
+        CorrelationCondition::Extended(expression) => return extended(rule, expression, names),
+        CorrelationCondition::Threshold { predicates, percentile, .. } => (predicates, *percentile),
+    };
+    let mut threshold = Threshold::default();
+    for (operator, constant) in predicates {
+        let operator = Comparison::of(*operator);
+        let constant = i64::try_from(*constant).map_err(|_| {
+            Refusal::new(
+                format!(
+                    "its condition '{}' has a negative or far too great number",
+                    operator.name()
+                ),
+                "write a whole number from 0 on",
+            )
+        })?;
+        threshold.0.push((operator, constant));
+    }
+    if threshold.0.len() > 2 {
+        return Err(Refusal::new(
+            "its condition has more than two comparisons",
+            "write one, or two for a range",
+        ));
+    }
+    // The parser gives `gte: 1` for a temporal correlation without a condition.
+    let is_default = threshold.0 == [(Comparison::Gte, 1)];
+    let all = Threshold(vec![(Comparison::Gte, rule.rules.len() as i64)]);
+    Ok(match kind {
+        CorrelationType::EventCount => Measure::Events(threshold),
+        CorrelationType::ValueCount => {
+            let mut sampling = 0;
+            while threshold.greatest() >> sampling > EXACT_VALUES {
+                sampling += 1;
+            }
+            Measure::Values { threshold, sampling }
+        }
+        CorrelationType::ValueSum => Measure::Sum(threshold),
+        CorrelationType::ValueAvg => Measure::Average(threshold),
+        CorrelationType::ValueMedian => Measure::Percentile { threshold, rank: 50 },
+        CorrelationType::ValuePercentile => {
+            let rank = u8::try_from(percentile.unwrap_or(50)).ok().filter(|rank| *rank <= 100);
+            let rank = rank.ok_or_else(|| {
+                Refusal::new("its percentile is above 100", "write 'percentile: 0' to 100")
+            })?;
+            Measure::Percentile { threshold, rank }
+        }
+        CorrelationType::Temporal if is_default => Measure::Rules(all),
+        CorrelationType::Temporal => Measure::Rules(threshold),
+        CorrelationType::TemporalOrdered if is_default || threshold == all => Measure::Ordered,
+        CorrelationType::TemporalOrdered => {
+            return Err(Refusal::new(
+                "temporal_ordered asks for all of its rules in order, so a number of them means nothing",
+                "list only the rules wanted and remove the condition, or use temporal",
+            ));
+        }
+    })
+}
+
+fn extended(
+    rule: &CorrelationRule,
+    expression: &ConditionExpr,
+    names: &Names<'_>,
+) -> Result<Measure, Refusal> {
+    let expression = Expression::of(expression, names)?;
+    match rule.correlation_type {
+        CorrelationType::Temporal => Ok(Measure::Expression(expression)),
+        CorrelationType::TemporalOrdered => {
+            let parts = match expression {
+                Expression::And(parts) => parts,
+                one => vec![one],
+            };
+            let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+            for part in &parts {
+                match part {
+                    Expression::Rule(rule) => wanted.push(*rule),
+                    Expression::Not(inner) => match inner.as_ref() {
+                        Expression::Rule(rule) => unwanted.push(*rule),
+                        Expression::Or(rules)
+                            if rules.iter().all(|rule| matches!(rule, Expression::Rule(_))) =>
+                        {
+                            unwanted.extend(rules.iter().filter_map(|rule| match rule {
+                                Expression::Rule(rule) => Some(*rule),
+                                _ => None,
+                            }));
+                        }
+                        _ => return Err(bad_order()),
+                    },
+                    _ => return Err(bad_order()),
+                }
+            }
+            let listed = names.0.len();
+            let mut all: Vec<u16> = wanted.iter().chain(&unwanted).copied().collect();
+            all.sort_unstable();
+            all.dedup();
+            if all.len() != listed || all.len() != wanted.len() + unwanted.len() {
+                return Err(bad_order());
+            }
+            match (wanted.as_slice(), unwanted.is_empty()) {
+                (_, true) if wanted.is_sorted() => Ok(Measure::Ordered),
+                ([0], false) => Ok(Measure::Absence),
+                _ => Err(bad_order()),
+            }
+        }
+        other => Err(Refusal::new(
+            format!("{} has a number as condition, not an expression", other.as_str()),
+            "write 'condition:' with gt, gte, lt, lte, eq or neq",
+        )),
+    }
+}
+
+fn bad_order() -> Refusal {
+    Refusal::new(
+        "its condition is none that temporal_ordered can have",
+        "join all rules with 'and' in the order of the list, or write 'first and not second' for one that is not followed by another; for anything else use temporal, or correlate a correlation",
+    )
+}
+
+/// Reads `30s`, `5m`, `2h`, `1d` or `0s` as microseconds.
+fn read_duration(text: &str) -> Option<i64> {
+    let (number, unit) = text.trim().split_at_checked(text.trim().len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let number: i64 = number.parse().ok().filter(|number| *number >= 0)?;
+    number.checked_mul(seconds)?.checked_mul(SECOND).filter(|micros| *micros <= MAX_TIMESPAN)
+}
+
+/// The hash of all that can change the answer, and of what is said about it: a rule is stored and activated under it.
+fn version(correlation: &Correlation, referred: &[Version]) -> Version {
+    let mut parts: Vec<Vec<u8>> = vec![b"correlation 1".to_vec(), correlation.id.clone().into()];
+    let mut measure = Vec::new();
+    let (kind, more): (u8, u64) = match &correlation.measure {
+        Measure::Events(_) => (0, 0),
+        Measure::Values { sampling, .. } => (1, (*sampling).into()),
+        Measure::Sum(_) => (2, 0),
+        Measure::Average(_) => (3, 0),
+        Measure::Percentile { rank, .. } => (4, (*rank).into()),
+        Measure::Rules(_) => (5, 0),
+        Measure::Expression(_) => (6, 0),
+        Measure::Ordered => (7, 0),
+        Measure::Absence => (8, 0),
+    };
+    measure.push(kind);
+    measure.extend_from_slice(&more.to_le_bytes());
+    for (comparison, constant) in correlation.measure.threshold().map_or(&[][..], |t| &t.0) {
+        measure.push(*comparison as u8);
+        measure.extend_from_slice(&constant.to_le_bytes());
+    }
+    if let Measure::Expression(expression) = &correlation.measure {
+        expression.write(&mut measure);
+    }
+    parts.push(measure);
+    for number in [correlation.timespan, correlation.lateness, correlation.patience] {
+        parts.push(number.to_le_bytes().to_vec());
+    }
+    parts.push(vec![correlation.generate.into()]);
+    let about = &correlation.about;
+    for text in [
+        Some(&about.title),
+        about.description.as_ref(),
+        about.level.as_ref(),
+        about.author.as_ref(),
+        about.license.as_ref(),
+    ] {
+        parts.push(text.map_or_else(Vec::new, |text| text.clone().into()));
+    }
+    let mut list = |texts: &[String]| {
+        parts.push((texts.len() as u64).to_le_bytes().to_vec());
+        parts.extend(texts.iter().map(|text| text.clone().into()));
+    };
+    list(&about.tags);
+    list(&about.references);
+    list(&about.falsepositives);
+    list(&correlation.group_by);
+    for input in &correlation.inputs {
+        list(&input.group_fields);
+        list(&input.value_fields);
+    }
+    parts.extend(referred.iter().map(|version| version.0.to_vec()));
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    Version::of_parts(&parts)
+}

@@ -1,0 +1,5 @@
+mod cases;
+mod counterexamples;
+mod definitions;
+mod law;
+mod simulation;
