@@ -42,15 +42,24 @@ const AT_THE_END: Duration = Duration::from_secs(2);
 #[error("alerts cannot be read: {0}")]
 pub struct SourceError(pub String);
 
+/// Some rows behind a place.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rows {
+    /// The rows, in the order (position, alert id, revision).
+    pub alerts: Vec<Alert>,
+    /// Up to where they are all that there are: the place to ask from next.
+    pub end: AlertCursor,
+}
+
 /// Rows of the table `alerts`, of all tenants.
 pub trait AlertSource: Send + Sync {
-    /// The rows behind a place, in the order (position, alert id, revision): at most `limit`, and none only when there
-    /// are none yet. A row whose place is before one that was given already never comes later.
+    /// The first rows behind a place, at most `limit`. A row whose place is before an `end` that was given
+    /// already never comes later.
     fn after<'a>(
         &'a self,
-        cursor: &'a AlertCursor,
+        place: &'a AlertCursor,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<Alert>, SourceError>>;
+    ) -> BoxFuture<'a, Result<Rows, SourceError>>;
 
     /// The place behind all rows that there are: where a receiver that was never seen begins.
     fn end(&self) -> BoxFuture<'_, Result<AlertCursor, SourceError>>;
@@ -149,7 +158,8 @@ type Running = FuturesUnordered<BoxFuture<'static, (Delivery, Option<Alert>, Out
 /// What a deliverer knows while it owns its receiver.
 struct Owned {
     epoch: u64,
-    cursor: AlertCursor,
+    /// Up to where rows were looked for; the stored cursor moves only with rows.
+    place: AlertCursor,
     notifier: Notifier,
     pending: u64,
     running: Running,
@@ -240,7 +250,7 @@ impl Deliverer {
         let pending = self.base.catalog.pending_deliveries(&self.name).await?;
         Ok(Owned {
             epoch: claimed.epoch,
-            cursor: claimed.cursor,
+            place: claimed.cursor,
             notifier: Notifier::new(self.routes.clone(), Arc::clone(&self.inhibitions), memory),
             pending,
             running: Running::new(),
@@ -275,7 +285,6 @@ impl Deliverer {
         let now = (self.base.now)();
         if let Some(pull) = &owned.pull {
             self.base.catalog.record_pull(&self.name, owned.epoch, pull, now).await?;
-            owned.cursor = pull.cursor.clone();
             owned.pending += pull.deliveries.len() as u64;
             owned.pull = None;
         }
@@ -298,8 +307,11 @@ impl Deliverer {
         if owned.pending >= self.options.max_pending {
             return Ok(0);
         }
-        let alerts = self.base.source.after(&owned.cursor, self.options.rows).await?;
-        let Some(last) = alerts.last() else { return Ok(0) };
+        let Rows { alerts, end } = self.base.source.after(&owned.place, self.options.rows).await?;
+        let Some(last) = alerts.last() else {
+            owned.place = end;
+            return Ok(0);
+        };
         let (position, alert_id, revision) = last.place();
         let cursor = AlertCursor { position, alert_id: alert_id.to_owned(), revision };
         let now = (self.base.now)();
@@ -337,6 +349,7 @@ impl Deliverer {
             .map(|(key, entry)| (key, entry.and_then(|entry| serde_json::to_string(&entry).ok())))
             .collect();
         owned.pull = Some(pull);
+        owned.place = end;
         self.record(owned).await?;
         Ok(count)
     }

@@ -80,8 +80,8 @@ mod tests {
                 "description": "because a=b\nC:\\x|y", "tags": "attack.t1059.001",
                 "revision": "2", "suppressed": "3",
             },
-            "startsAt": "2026-01-05T09:00:00.000000Z",
-            "endsAt": "2026-01-05T10:01:40.000000Z",
+            "startsAt": "2026-01-05T09:00:00.000Z",
+            "endsAt": "2026-01-05T10:01:40.000Z",
             "generatorURL": "https://p.example.com/#/alerts/00112233445566778899aabbccddeeff",
         }]);
         assert_eq!(body(&samples::notification(), Duration::from_secs(3600), SENT), expected);
@@ -92,7 +92,7 @@ mod tests {
         let open = body(&samples::notification(), Duration::from_secs(3600), SENT);
         let back = body(&samples::retraction(), Duration::from_secs(3600), SENT);
         assert_eq!(back[0]["labels"], open[0]["labels"]);
-        assert_eq!(back[0]["endsAt"], "2026-01-05T09:01:40.000000Z");
+        assert_eq!(back[0]["endsAt"], "2026-01-05T09:01:40.000Z");
         // Of an alert that begins later than our clock stands.
         let early = body(&samples::retraction(), Duration::from_secs(1), 0);
         assert_eq!(early[0]["startsAt"], early[0]["endsAt"]);

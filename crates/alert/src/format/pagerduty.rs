@@ -74,7 +74,7 @@ mod tests {
             "links": [{"href": link, "text": "The alert in Palisade"}],
             "payload": {
                 "summary": "Shell <b>& pipe | \\ = \"x\"\nnext", "source": "WS-01", "severity": "error",
-                "timestamp": "2026-01-05T09:00:00.000000Z", "component": "sigma",
+                "timestamp": "2026-01-05T09:00:00.000Z", "component": "sigma",
                 "group": "o'brien@corp", "class": "8d1487f1|7664",
                 "custom_details": {
                     "alert_id": "00112233445566778899aabbccddeeff", "revision": 2, "tenant": "acme",

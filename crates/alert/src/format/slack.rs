@@ -85,7 +85,7 @@ mod tests {
                     {"type": "mrkdwn", "text": "*User*\no'brien@corp"},
                     {"type": "mrkdwn", "text": "*Host*\nWS-01"},
                     {"type": "mrkdwn", "text": "*Source*\n203.0.113.9"},
-                    {"type": "mrkdwn", "text": "*Time*\n2026-01-05T09:00:00.000000Z"},
+                    {"type": "mrkdwn", "text": "*Time*\n2026-01-05T09:00:00.000Z"},
                     {"type": "mrkdwn", "text": "*Rule*\n8d1487f1|7664"},
                     {"type": "mrkdwn", "text": "*Tags*\nattack.t1059.001"},
                 ]},

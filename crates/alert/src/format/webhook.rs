@@ -171,7 +171,7 @@ mod tests {
             (&json!("alert.revised"), &body["data"]["time"])
         );
         let data = body["data"].as_object().unwrap();
-        assert_eq!(data["time"], "2026-01-05T09:00:00.000000Z");
+        assert_eq!(data["time"], "2026-01-05T09:00:00.000Z");
         assert_eq!(data["severity"], "high");
         assert_eq!(data["suppressed"], 3);
         assert_eq!(data["evidence"], json!(["aa", "bb"]));
