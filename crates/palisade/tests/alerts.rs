@@ -288,6 +288,7 @@ fn keys_open_their_own_tenant_and_no_more_than_they_may() {
     let sender = key("sender", "default", "ingest");
     let reader = key("reader", "default", "query");
     let admin = key("admin", "default", "query,admin");
+    let foreign = key("foreign", "acme", "query,admin");
     let server = start(data.path());
     let client = |key: &str| Client { url: server.url.clone(), key: Some(key.to_owned()) };
     let bearer = format!("Bearer {sender}");
@@ -315,8 +316,15 @@ fn keys_open_their_own_tenant_and_no_more_than_they_may() {
         assert_eq!(client(&sender).ask("GET", path, &Value::Null).0, 403, "{path}");
         assert_eq!(client(&reader).ask("GET", path, &Value::Null).0, 200, "{path}");
     }
+    // Another tenant's admin sees and changes nothing.
+    assert!(client(&foreign).all("", 10).is_empty());
+    assert_eq!(client(&foreign).ask("GET", &path, &Value::Null).0, 404);
+    assert_eq!(client(&foreign).ask("PATCH", &path, &patch).0, 404);
     assert_eq!(client(&admin).ask("PATCH", &path, &patch).0, 200);
     let made = client(&admin).ask("POST", "/api/v1/silences", &silence).1;
+    let lift = format!("/api/v1/silences/{}", made["id"].as_str().unwrap());
+    assert_eq!(client(&foreign).ask("DELETE", &lift, &Value::Null).0, 404);
+    assert_eq!(client(&foreign).get("/api/v1/silences")["silences"], json!([]));
     assert_eq!(made["creator"], client(&reader).get("/api/v1/silences")["silences"][0]["creator"]);
     // Who did it is the key, not a name that was sent.
     let changed_by = &client(&reader).get(&path)["changed_by"];
