@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How much of an answer's body is read.
 const MAX_BODY: usize = 4096;
+/// How much of an answer is held at once, its headers included.
+const MAX_BUFFER: usize = 64 << 10;
 /// How much of it is kept for people.
 const MAX_SHOWN: usize = 300;
 
@@ -86,8 +88,9 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
 ) -> Result<Answer, HttpError> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
     // The connection moves bytes while the request waits; it ends with it, also when the caller gives up.
     let exchange = async {
         let mut response = sender.send_request(request).await?;

@@ -29,10 +29,10 @@ use utoipa::{IntoParams, ToSchema};
 const MAX_LIMIT: usize = 500;
 /// How many rows are looked at for one page at most; beyond it the page is shorter and goes on.
 const MAX_LOOKED: usize = 20_000;
-/// How many rows are looked at in one step.
-const STEP: usize = 2_000;
-/// How many alerts that people touched are looked up by status.
-const MAX_TOUCHED: u32 = 5_000;
+/// How many rows are looked at in one step: their ids must fit into the text of a query.
+const STEP: usize = 1_000;
+/// Up to so many alerts that people touched are asked for by id.
+const MAX_TOUCHED: u32 = 1_000;
 
 /// Which alerts.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
@@ -198,16 +198,18 @@ async fn page(
     let tenant = caller.may(Scope::Query)?;
     let Query(params) = params.map_err(|error| wrong(caller, error.body_text()))?;
     let mut wanted = check(state, caller, &params)?;
-    // Alerts that people touched are few, so they are asked for by id.
+    // Alerts that people touched may be few among very many, and then are asked for by id.
     if let Some(statuses) = &wanted.statuses
         && !statuses.contains(&AlertStatus::New)
     {
-        let ids = state.catalog.alerts_with_status(tenant, statuses, MAX_TOUCHED).await;
+        let ids = state.catalog.alerts_with_status(tenant, statuses, MAX_TOUCHED + 1).await;
         let ids = ids.map_err(|error| refused(caller, &error))?;
         if ids.is_empty() {
             return Ok(AlertPage { alerts: Vec::new(), next: None });
         }
-        wanted.conditions.push(format!("\"alert_id\" IN ({})", id_list(&ids)));
+        if ids.len() <= MAX_TOUCHED as usize {
+            wanted.conditions.push(format!("\"alert_id\" IN ({})", id_list(&ids)));
+        }
     }
     let (mut chosen, mut decided) = (Vec::new(), BTreeMap::new());
     let mut place = wanted.place.clone();
@@ -316,15 +318,24 @@ async fn whole_rows(
     chosen: &[Alert],
 ) -> Result<Vec<Alert>, QueryError> {
     let (Some(first), Some(last)) = (chosen.first(), chosen.last()) else { return Ok(Vec::new()) };
-    let ids = id_list(chosen.iter().map(|alert| &alert.id));
+    let mut by_revision: BTreeMap<u32, Vec<&String>> = BTreeMap::new();
+    for alert in chosen {
+        by_revision.entry(alert.revision).or_default().push(&alert.id);
+    }
+    let wanted: Vec<String> = by_revision
+        .into_iter()
+        .map(|(revision, ids)| {
+            format!("(\"revision\" = {revision} AND \"alert_id\" IN ({}))", id_list(ids))
+        })
+        .collect();
     let text = format!(
-        "SELECT {} FROM alerts WHERE \"time\" >= {} AND \"time\" <= {} AND \"alert_id\" IN ({ids})",
+        "SELECT {} FROM alerts WHERE \"time\" >= {} AND \"time\" <= {} AND ({})",
         *COLUMNS,
         sql::moment(last.time),
         sql::moment(first.time),
+        wanted.join(" OR "),
     );
-    // Earlier revisions come too.
-    let found = ask(state, tenant, &text, chosen.len().saturating_mul(100)).await?;
+    let found = ask(state, tenant, &text, chosen.len()).await?;
     let mut found: BTreeMap<(String, u32), Alert> =
         found.into_iter().map(|alert| ((alert.id.clone(), alert.revision), alert)).collect();
     let whole = chosen.iter().filter_map(|one| found.remove(&(one.id.clone(), one.revision)));
