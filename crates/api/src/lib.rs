@@ -1,4 +1,4 @@
-//! What people and programs ask over HTTP: queries, StreamGuard's REST, live counters, keys, dead
+//! What people and programs ask over HTTP: queries, StreamGuard's REST, live counters, alerts, keys, dead
 //! letters, the configuration in force, probes, metrics, OpenAPI and the page. Ingestion's doors are in `ingest`; [`router`] brings
 //! both together on one listener.
 //!
@@ -6,6 +6,7 @@
 //! tenant only. Errors are RFC 9457 problem details, except where StreamGuard documents another shape.
 
 pub mod access;
+pub mod alerts;
 mod host;
 pub mod keys;
 pub mod letters;
@@ -25,6 +26,7 @@ pub use settings::{ConfigStatus, ReloadError};
 pub use state::ApiState;
 pub use store::KeyStore;
 
+use alerts::silences;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
@@ -52,6 +54,15 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
         ("/api/v1/dead-letters/{id}", "GET", get(letters::show)),
         ("/api/v1/dead-letters/{id}/retry", "POST", post(letters::retry)),
         ("/api/v1/dead-letters/{id}/drop", "POST", post(letters::drop_letter)),
+        ("/api/v1/alerts", "GET", get(alerts::list::list)),
+        ("/api/v1/alerts/{id}", "GET PATCH", get(alerts::one::show).patch(alerts::one::change)),
+        ("/api/v1/alerts/{id}/notes", "POST", post(alerts::one::note)),
+        ("/api/v1/silences", "GET POST", get(silences::list).post(silences::make)),
+        ("/api/v1/silences/{id}", "DELETE", delete(silences::lift)),
+        ("/api/v1/incidents", "GET", get(alerts::groups::incidents)),
+        ("/api/v1/entities/risk", "GET", get(alerts::groups::entity_risk)),
+        ("/api/v1/deliveries", "GET", get(alerts::deliveries::list)),
+        ("/api/v1/deliveries/{id}/retry", "POST", post(alerts::deliveries::retry)),
         ("/api/events", "GET", get(events::latest)),
         ("/api/events/recent", "GET", get(events::latest)),
         ("/api/events/count", "GET", get(events::number)),

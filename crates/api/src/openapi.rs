@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: this interface as OpenAPI 3.1, out of the handlers themselves. Ingestion's
 //! doors stand in another crate and are described here.
 
-use crate::{keys, letters, live, ops, page, query, settings, streamguard};
+use crate::{alerts, keys, letters, live, ops, page, query, settings, streamguard};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -121,6 +121,10 @@ pub async fn get_openapi() -> Response {
         live::get_stats, live::get_live, keys::list, keys::make, keys::revoke,
         letters::list, letters::show, letters::retry, letters::drop_letter,
         settings::get_config, settings::get_domains,
+        alerts::list::list, alerts::one::show, alerts::one::change, alerts::one::note,
+        alerts::silences::list, alerts::silences::make, alerts::silences::lift,
+        alerts::groups::incidents, alerts::groups::entity_risk,
+        alerts::deliveries::list, alerts::deliveries::retry,
         streamguard::events::latest, streamguard::events::by_id,
         streamguard::events::number, streamguard::events::by_score, streamguard::events::threats,
         streamguard::events::by_time, streamguard::events::by_user, streamguard::events::by_type,
@@ -136,6 +140,7 @@ pub async fn get_openapi() -> Response {
         (name = "ingestion", description = "Records in"),
         (name = "query", description = "SQL"),
         (name = "live", description = "What moves right now"),
+        (name = "alerts", description = "Alerts, what people decided about them, silences, incidents, notifications"),
         (name = "streamguard", description = "StreamGuard's interface"),
         (name = "administration", description = "Keys, dead letters, configuration"),
         (name = "operation", description = "Probes and metrics"),
@@ -180,6 +185,7 @@ impl Modify for Names {
                 ("get", &mut item.get),
                 ("post", &mut item.post),
                 ("put", &mut item.put),
+                ("patch", &mut item.patch),
                 ("delete", &mut item.delete),
             ];
             for (method, operation) in methods {

@@ -8,6 +8,8 @@
 //! | tenants, API keys | | [`tenants`], [`keys`] |
 //! | audit trail, dead letters' mutable side | | [`audit`], [`dead_letters`] |
 //! | activations of rules, lists, thresholds | C1 | [`activations`] |
+//! | alerts' mutable side, silences | M1 | [`alerts`] |
+//! | notifications: cursors, what waits, what was given up | M5 | [`deliveries`] |
 //!
 //! # Durability
 //! The database runs in WAL mode with `synchronous=FULL`: when a function that changes something
@@ -30,10 +32,12 @@
 //! [`BlockingCatalog`] is the same catalog for plain threads.
 
 pub mod activations;
+pub mod alerts;
 pub mod audit;
 mod blocking;
 pub mod checkpoints;
 pub mod dead_letters;
+pub mod deliveries;
 mod error;
 pub mod identity;
 pub mod keys;
@@ -45,9 +49,14 @@ pub mod tenants;
 pub mod types;
 
 pub use activations::Activation;
+pub use alerts::{AlertChange, AlertNote, AlertState, AlertStatus, Silence};
 pub use audit::{AuditFilter, AuditPage, AuditRecord};
 pub use blocking::BlockingCatalog;
 pub use dead_letters::{DeadLetterAction, DeadLetterState};
+pub use deliveries::{
+    AlertCursor, AttemptOutcome, ClaimedReceiver, Delivery, DeliveryFilter, DeliveryState,
+    NewDelivery, Pull,
+};
 pub use error::{AuthError, CatalogError, CommitError};
 pub use identity::LogId;
 pub use keys::{KeyInfo, NewKey, Principal, ScopeSet};

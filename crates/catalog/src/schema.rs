@@ -8,7 +8,7 @@ use crate::error::CatalogError;
 use sqlx::{Connection, SqliteConnection};
 
 /// The schema version that this release reads and writes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// `PLSD`, in the header of the database file.
 const APPLICATION_ID: i64 = 0x504c_5344;
@@ -26,12 +26,20 @@ pub(crate) struct Migration {
 }
 
 /// All steps, ascending without gaps from 1.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    release: "0.1.0",
-    sql: include_str!("../migrations/0001_initial.sql"),
-    stamp: "PRAGMA user_version = 1",
-}];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        release: "0.1.0",
+        sql: include_str!("../migrations/0001_initial.sql"),
+        stamp: "PRAGMA user_version = 1",
+    },
+    Migration {
+        version: 2,
+        release: "0.2.0",
+        sql: include_str!("../migrations/0002_alerts.sql"),
+        stamp: "PRAGMA user_version = 2",
+    },
+];
 
 /// Brings the database to the last version of `migrations`. `name` is the file's name, for messages.
 /// Two processes may do this at once: each step checks again inside its transaction.
@@ -113,21 +121,20 @@ mod tests {
     use super::*;
 
     const NEXT: Migration = Migration {
-        version: 2,
+        version: SCHEMA_VERSION + 1,
         release: "0.9.0",
         sql: "ALTER TABLE tenants ADD COLUMN colour TEXT NOT NULL DEFAULT 'blue';",
-        stamp: "PRAGMA user_version = 2",
+        stamp: "PRAGMA user_version = 3",
     };
     const BROKEN: Migration = Migration {
-        version: 2,
+        version: SCHEMA_VERSION + 1,
         release: "0.9.0",
         sql: "CREATE TABLE half (x INTEGER) STRICT; INSERT INTO nowhere VALUES (1);",
-        stamp: "PRAGMA user_version = 2",
+        stamp: "PRAGMA user_version = 3",
     };
 
     fn steps(last: Migration) -> Vec<Migration> {
-        let first = MIGRATIONS.first().map(|m| Migration { ..*m }).unwrap();
-        vec![first, last]
+        MIGRATIONS.iter().map(|m| Migration { ..*m }).chain([last]).collect()
     }
 
     #[test]
@@ -154,7 +161,11 @@ mod tests {
         let refused = migrate(&mut connection, MIGRATIONS, "c").await.unwrap_err();
         assert_eq!(
             refused,
-            CatalogError::Newer { found: 2, known: 1, release: "0.9.0".to_owned() }
+            CatalogError::Newer {
+                found: SCHEMA_VERSION + 1,
+                known: SCHEMA_VERSION,
+                release: "0.9.0".to_owned()
+            }
         );
         assert!(refused.to_string().contains("run palisade 0.9.0 or newer"), "{refused}");
     }
@@ -170,7 +181,7 @@ mod tests {
                 .await
                 .unwrap();
         assert_eq!(halves, 0);
-        assert_eq!(version(&mut connection, "c").await.unwrap(), 1);
+        assert_eq!(version(&mut connection, "c").await.unwrap(), SCHEMA_VERSION);
     }
 
     #[tokio::test]

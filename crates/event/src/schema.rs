@@ -251,9 +251,24 @@ pub fn is_json(field: &Field) -> bool {
 /// `evidence` holds the ids of the records (32 hexadecimal digits each); `event_id` the sender's id
 /// of the first of them; `severity` is one of `low`, `medium`, `high`, `critical`; `reasons` are
 /// sentences with the numbers in them.
+///
+/// The columns from `state` on may be null or missing in a batch, which reads as null:
+///
+/// | column | meaning |
+/// |---|---|
+/// | `state` | `open` (also when null) or `retracted`: what this revision says of the alert |
+/// | `tags` | the rule's tags, ATT&CK among them (`attack.t1059.001`) |
+/// | `author`, `licence` | of the rule |
+/// | `group_key` | the group of I2: the values that the rule groups by; when null the user, else the source address |
+/// | `fields` | what matched, each `name=value` |
+/// | `historical` | its opening hit lies before the rule came into force (B1): nobody is told unless asked |
+/// | `incomplete` | state was cut at a bound (P2): there may be more |
+/// | `supersedes` | the alert of the rule's earlier version that it shares evidence with (C2) |
 #[must_use]
 pub fn alert_fields() -> Vec<FieldRef> {
     let text = |name| Arc::new(Field::new(name, DataType::Utf8, true));
+    let word = |name| Arc::new(Field::new(name, dictionary(), true));
+    let flag = |name| Arc::new(Field::new(name, DataType::Boolean, true));
     let list = |name| {
         let item = Arc::new(Field::new("item", DataType::Utf8, true));
         Arc::new(Field::new(name, DataType::List(item), true))
@@ -280,6 +295,15 @@ pub fn alert_fields() -> Vec<FieldRef> {
         Arc::new(Field::new("last_time", timestamp(), false)),
         list("evidence"),
         list("reasons"),
+        word("state"),
+        list("tags"),
+        word("author"),
+        word("licence"),
+        text("group_key"),
+        list("fields"),
+        flag("historical"),
+        flag("incomplete"),
+        text("supersedes"),
     ]
 }
 

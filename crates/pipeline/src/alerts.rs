@@ -256,7 +256,10 @@ pub fn build(
     columns.insert("evidence", Arc::new(evidence.finish()));
     columns.insert("reasons", Arc::new(reasons.finish()));
 
-    let mut fields: Vec<FieldRef> = alert_fields();
+    // What no detector of single records has to say is left out, which reads as null.
+    let has =
+        |field: &FieldRef| !field.is_nullable() || columns.contains_key(field.name().as_str());
+    let mut fields: Vec<FieldRef> = alert_fields().into_iter().filter(has).collect();
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(fields.len() + details.len());
     for field in &fields {
         let array = columns.remove(field.name().as_str()).ok_or_else(|| {
