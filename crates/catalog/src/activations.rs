@@ -78,6 +78,20 @@ impl Catalog {
         rows.into_iter().map(from_row).collect()
     }
 
+    /// A content by its hash, in force or not: what was in force once can be asked for.
+    ///
+    /// # Errors
+    /// [`CatalogError::Unknown`] for a hash that nothing was ever kept under, and storage errors.
+    pub async fn content(&self, hash: &str) -> Result<Vec<u8>, CatalogError> {
+        let mut connection = self.reader().await?;
+        let content: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT content FROM contents WHERE hash = ?")
+                .bind(hash)
+                .fetch_optional(&mut *connection)
+                .await?;
+        content.ok_or_else(|| CatalogError::Unknown { what: "content", name: hash.to_owned() })
+    }
+
     /// The newest activation of each name whose control record may be missing in the log, by
     /// generation; those taken out of force are among them.
     ///

@@ -28,6 +28,7 @@ use palisade_pipeline::clock::{Clock, SystemClock};
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
+use palisade_pipeline::rules::Books;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
 use palisade_query::{QueryEngine, Snapshots};
 use palisade_table::{Snapshot, TableOptions, Tables};
@@ -133,6 +134,14 @@ fn engine_options(config: &Config) -> EngineOptions {
     }
 }
 
+/// The sets of rules that the catalog keeps.
+fn rule_books(catalog: &Catalog, runtime: &tokio::runtime::Handle) -> Books {
+    let (catalog, runtime) = (catalog.clone(), runtime.clone());
+    Books::new(move |hash| {
+        runtime.block_on(catalog.content(hash)).map_err(|error| error.to_string())
+    })
+}
+
 fn gateway_options(config: &Config) -> GatewayOptions {
     GatewayOptions {
         // One decoder keeps up with several workers, and frames are larger when fewer share the load.
@@ -192,6 +201,7 @@ impl Server {
         let door_metrics = DoorMetrics::register(&mut registry);
         let live = Arc::new(Live::default());
         let ledger = Arc::new(Ledger::new(LedgerLimits::default()));
+        let books = Arc::new(rule_books(&catalog, runtime.handle()));
         let engine = Arc::new(Engine::start(
             Foundations {
                 log: Arc::clone(&log),
@@ -201,6 +211,7 @@ impl Server {
                 ledger: Arc::clone(&ledger),
                 live: Arc::clone(&live),
                 metrics: metrics.clone(),
+                books: Arc::clone(&books),
             },
             &engine_options(config),
             &config.data,

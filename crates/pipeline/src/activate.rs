@@ -7,9 +7,10 @@
 use crate::clock::Clock;
 use crate::control::{
     ControlError, DETECTORS, DetectorSettings, InForce, OPERATORS, OperatorVersions, RELEASE,
-    activation, content_hash,
+    RULES, RulesInForce, activation, content_hash,
 };
 use crate::error::PipelineError;
+use crate::rules::{RULE_SET, RuleTexts};
 use palisade_catalog::Catalog;
 use palisade_event::Offset;
 use palisade_log::Log;
@@ -49,6 +50,24 @@ impl Activator {
     /// When the catalog fails; nothing is changed then.
     pub async fn detectors(&self, settings: &DetectorSettings) -> Result<u64, PipelineError> {
         self.intend(DETECTORS, serde_json::to_string(settings)).await
+    }
+
+    /// Keeps a set of rules in the catalog and notes the intent that it is in force; the generation as for the
+    /// others.
+    ///
+    /// # Errors
+    /// When the catalog fails, or the set is larger than it keeps; nothing is changed then.
+    pub async fn rules(&self, texts: &RuleTexts) -> Result<u64, PipelineError> {
+        let set = if texts.is_empty() {
+            String::new()
+        } else {
+            let (hash, bytes) = texts.content()?;
+            let kept = self.catalog.activate(RULE_SET, NAME, &hash, &bytes).await?;
+            // It is no record of its own: what is in force says the activation that names it.
+            self.catalog.settle_activation(kept).await?;
+            hash
+        };
+        self.intend(RULES, serde_json::to_string(&RulesInForce { set })).await
     }
 
     /// Notes the intent that this release's newest operators are in force (C3).
@@ -108,7 +127,7 @@ impl Activator {
         let mut last = None;
         for intent in self.catalog.unsettled_activations().await? {
             // What else is activated belongs to others.
-            if ![DETECTORS, OPERATORS].contains(&intent.kind.as_str()) {
+            if ![DETECTORS, OPERATORS, RULES].contains(&intent.kind.as_str()) {
                 continue;
             }
             let damaged =

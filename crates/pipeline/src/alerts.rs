@@ -6,14 +6,17 @@
 
 use crate::live::LiveAlert;
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float32Builder, Int32Builder, ListBuilder, RecordBatch,
-    StringBuilder, StringDictionaryBuilder, TimestampMicrosecondBuilder, UInt64Builder,
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float32Builder, Int32Array, ListBuilder,
+    RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondArray,
+    UInt64Array,
 };
 use arrow::datatypes::{Field, FieldRef, Int32Type, Schema, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use palisade_event::column::Text;
 use palisade_event::schema::{Core, alert_fields};
 use palisade_event::{Offset, RecordId};
+use palisade_sigma::Rule;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
@@ -26,12 +29,12 @@ pub struct RowAlert {
     /// Which detector, for example `baseline`.
     pub detector: &'static str,
     /// The rule, for example `baseline.user`.
-    pub rule_id: &'static str,
+    pub rule_id: Cow<'static, str>,
     /// The version of the rule's definition.
-    pub rule_version: &'static str,
+    pub rule_version: Cow<'static, str>,
     /// What it is, in a few words.
     pub title: String,
-    /// `low`, `medium`, `high`, `critical`.
+    /// `informational`, `low`, `medium`, `high`, `critical`.
     pub severity: &'static str,
     /// 0 to 1.
     pub score: f32,
@@ -39,6 +42,52 @@ pub struct RowAlert {
     pub reasons: Vec<String>,
     /// The detector's own columns (`<detector>.<what>`) and their values.
     pub details: Vec<(&'static str, f32)>,
+    /// What a written rule adds.
+    pub rule: Option<RuleAlert>,
+}
+
+/// What the alert of a written rule tells beside that of a detector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleAlert {
+    /// Which.
+    pub rule: Arc<Rule>,
+    /// What matched, each `name=value`.
+    pub fields: Vec<String>,
+}
+
+/// A row of `alerts`, see [`alert_fields`].
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "they are the columns")]
+pub(crate) struct AlertRow {
+    pub(crate) tenant: String,
+    pub(crate) domain: Option<String>,
+    pub(crate) detector: &'static str,
+    pub(crate) rule_id: Cow<'static, str>,
+    pub(crate) rule_version: Cow<'static, str>,
+    pub(crate) title: String,
+    pub(crate) severity: &'static str,
+    pub(crate) score: f32,
+    pub(crate) user: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) src_ip: Option<String>,
+    pub(crate) time: i64,
+    pub(crate) ingest_time: i64,
+    pub(crate) first_time: i64,
+    pub(crate) last_time: i64,
+    pub(crate) position: u64,
+    pub(crate) id: String,
+    pub(crate) revision: i32,
+    pub(crate) event_id: Option<String>,
+    pub(crate) evidence: Vec<String>,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) details: Vec<(&'static str, f32)>,
+    pub(crate) state: Option<&'static str>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) author: Option<String>,
+    pub(crate) licence: Option<String>,
+    pub(crate) group_key: Option<String>,
+    pub(crate) fields: Vec<String>,
+    pub(crate) incomplete: bool,
 }
 
 /// The id of an alert (I2).
@@ -59,38 +108,27 @@ pub fn alert_id(
     RecordId(hash.digest128().to_be_bytes())
 }
 
-/// The columns of a frame that alerts take values from.
-struct Source<'a> {
+/// The ids of a frame's records (I1).
+#[derive(Debug)]
+pub(crate) struct RecordIds<'a> {
     tenant: Option<Text<'a>>,
-    domain: Option<Text<'a>>,
     source: Option<Text<'a>>,
-    user: Option<Text<'a>>,
-    host: Option<Text<'a>>,
-    src_ip: Option<Text<'a>>,
     event_id: Option<Text<'a>>,
     record_id: Option<&'a ArrayRef>,
-    time: Option<&'a ArrayRef>,
-    ingest_time: Option<&'a ArrayRef>,
 }
 
-impl<'a> Source<'a> {
-    fn of(batch: &'a RecordBatch) -> Self {
+impl<'a> RecordIds<'a> {
+    pub(crate) fn of(batch: &'a RecordBatch) -> Self {
         let text = |core: Core| Text::in_batch(batch, core.name());
         Self {
             tenant: text(Core::Tenant),
-            domain: text(Core::Domain),
             source: text(Core::Source),
-            user: text(Core::User),
-            host: text(Core::Host),
-            src_ip: text(Core::SrcIp),
             event_id: text(Core::EventId),
             record_id: batch.column_by_name(Core::RecordId.name()),
-            time: batch.column_by_name(Core::Time.name()),
-            ingest_time: batch.column_by_name(Core::IngestTime.name()),
         }
     }
 
-    fn record_id(&self, row: usize) -> RecordId {
+    pub(crate) fn get(&self, row: usize) -> RecordId {
         let get = |text: &Option<Text<'a>>| text.and_then(|text| text.get(row)).unwrap_or("");
         if let Some(event_id) = self.event_id.and_then(|text| text.get(row)) {
             return RecordId::from_sender(get(&self.tenant), get(&self.source), event_id);
@@ -101,6 +139,86 @@ impl<'a> Source<'a> {
             .filter(|array| row < array.len() && array.is_valid(row))
             .and_then(|array| <[u8; 16]>::try_from(array.value(row)).ok());
         RecordId(bytes.unwrap_or_default())
+    }
+}
+
+/// The columns of a frame that alerts take values from.
+struct Source<'a> {
+    ids: RecordIds<'a>,
+    domain: Option<Text<'a>>,
+    user: Option<Text<'a>>,
+    host: Option<Text<'a>>,
+    src_ip: Option<Text<'a>>,
+    time: Option<&'a ArrayRef>,
+    ingest_time: Option<&'a ArrayRef>,
+}
+
+impl<'a> Source<'a> {
+    fn of(batch: &'a RecordBatch) -> Self {
+        let text = |core: Core| Text::in_batch(batch, core.name());
+        Self {
+            ids: RecordIds::of(batch),
+            domain: text(Core::Domain),
+            user: text(Core::User),
+            host: text(Core::Host),
+            src_ip: text(Core::SrcIp),
+            time: batch.column_by_name(Core::Time.name()),
+            ingest_time: batch.column_by_name(Core::IngestTime.name()),
+        }
+    }
+
+    /// The row of `alerts` for an alert about one record.
+    fn row(&self, offset: Offset, alert: RowAlert) -> AlertRow {
+        let row = alert.row;
+        let get = |text: &Option<Text<'_>>| text.and_then(|text| text.get(row)).map(str::to_owned);
+        let tenant = get(&self.ids.tenant).unwrap_or_default();
+        let domain = get(&self.domain);
+        let (user, src_ip) = (get(&self.user), get(&self.src_ip));
+        let record = self.ids.get(row).to_string();
+        let id = alert_id(
+            &alert.rule_id,
+            &alert.rule_version,
+            &tenant,
+            domain.as_deref().unwrap_or("live"),
+            user.as_deref().or(src_ip.as_deref()).unwrap_or(""),
+            &record,
+        );
+        let time = micros(self.time, row);
+        let (rule, fields) = match alert.rule {
+            Some(RuleAlert { rule, fields }) => (Some(rule), fields),
+            None => (None, Vec::new()),
+        };
+        AlertRow {
+            tenant,
+            domain,
+            detector: alert.detector,
+            rule_id: alert.rule_id,
+            rule_version: alert.rule_version,
+            title: alert.title,
+            severity: alert.severity,
+            score: alert.score,
+            user,
+            host: get(&self.host),
+            src_ip,
+            time,
+            ingest_time: micros(self.ingest_time, row),
+            first_time: time,
+            last_time: time,
+            position: offset.position(row),
+            id: id.to_string(),
+            revision: 0,
+            event_id: get(&self.ids.event_id),
+            evidence: vec![record],
+            reasons: alert.reasons,
+            details: alert.details,
+            state: None,
+            tags: rule.as_ref().map(|rule| rule.tags.clone()).unwrap_or_default(),
+            author: rule.as_ref().and_then(|rule| rule.author.clone()),
+            licence: rule.as_ref().and_then(|rule| rule.license.clone()),
+            group_key: None,
+            fields,
+            incomplete: false,
+        }
     }
 }
 
@@ -120,165 +238,149 @@ pub struct BuiltAlerts {
     pub live: BTreeMap<String, Vec<LiveAlert>>,
 }
 
-/// Builds the rows for the alerts of one frame; `None` when there are none. Alerts are put in the
-/// order of (row, detector), so the result does not depend on which detector ran first (I3).
-///
-/// # Errors
-/// When Arrow refuses the columns, which would be a defect here.
-pub fn build(
+/// The rows for the alerts about records of one frame. Alerts are put in the order of (row, detector), so the result
+/// does not depend on which detector ran first (I3).
+pub(crate) fn rows(
     batch: &RecordBatch,
     offset: Offset,
     mut alerts: Vec<RowAlert>,
-) -> Result<Option<BuiltAlerts>, ArrowError> {
+) -> Vec<AlertRow> {
+    if alerts.is_empty() {
+        return Vec::new();
+    }
+    alerts.sort_by(|a, b| (a.row, a.detector, &a.rule_id).cmp(&(b.row, b.detector, &b.rule_id)));
+    let source = Source::of(batch);
+    alerts.into_iter().map(|alert| source.row(offset, alert)).collect()
+}
+
+/// Texts of which few are distinct.
+fn words<'t>(texts: impl ExactSizeIterator<Item = Option<&'t str>>) -> ArrayRef {
+    // A frame mostly has a few alerts, and the builder's own room is for a thousand.
+    let rows = texts.len();
+    let mut builder =
+        StringDictionaryBuilder::<Int32Type>::with_capacity(rows, rows.min(8), rows * 12);
+    texts.for_each(|text| builder.append_option(text));
+    Arc::new(builder.finish())
+}
+
+fn lists<'r>(lists: impl ExactSizeIterator<Item = &'r Vec<String>>) -> ArrayRef {
+    let mut builder = ListBuilder::with_capacity(StringBuilder::new(), lists.len());
+    for list in lists {
+        for text in list {
+            builder.values().append_value(text);
+        }
+        builder.append(true);
+    }
+    Arc::new(builder.finish())
+}
+
+fn texts<'t>(texts: impl Iterator<Item = Option<&'t str>>) -> ArrayRef {
+    Arc::new(texts.collect::<StringArray>())
+}
+
+fn times(times: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+}
+
+/// Builds the batch of some rows; `None` when there are none. Columns that are null in all of them are left out.
+///
+/// # Errors
+/// When Arrow refuses the columns, which would be a defect here.
+pub(crate) fn build(alerts: &[AlertRow]) -> Result<Option<BuiltAlerts>, ArrowError> {
     if alerts.is_empty() {
         return Ok(None);
     }
-    alerts.sort_by(|a, b| (a.row, a.detector, a.rule_id).cmp(&(b.row, b.detector, b.rule_id)));
-    let source = Source::of(batch);
-    let mut live: BTreeMap<String, Vec<LiveAlert>> = BTreeMap::new();
-
-    // A frame mostly has a few alerts, and the builders' own room is for a thousand.
-    let rows = alerts.len();
-    let texts = |count: usize| StringBuilder::with_capacity(count, count * 40);
-    let mut words: [StringDictionaryBuilder<Int32Type>; 10] =
-        [(); 10].map(|()| StringDictionaryBuilder::with_capacity(rows, rows.min(8), rows * 12));
-    let mut times =
-        [(); 4].map(|()| TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"));
-    let mut position = UInt64Builder::with_capacity(rows);
-    let mut id = texts(rows);
-    let mut revision = Int32Builder::with_capacity(rows);
-    let mut score = Float32Builder::with_capacity(rows);
-    let mut event_id = texts(rows);
-    let mut evidence = ListBuilder::with_capacity(texts(rows), rows);
-    let sentences = alerts.iter().map(|alert| alert.reasons.len()).sum();
-    let mut reasons = ListBuilder::with_capacity(texts(sentences), rows);
+    let rows = || alerts.iter();
+    let mut columns: BTreeMap<&str, ArrayRef> = BTreeMap::from([
+        ("tenant", words(rows().map(|row| Some(row.tenant.as_str())))),
+        ("time", times(rows().map(|row| row.time))),
+        ("ingest_time", times(rows().map(|row| row.ingest_time))),
+        (
+            "position",
+            Arc::new(UInt64Array::from_iter_values(rows().map(|row| row.position))) as ArrayRef,
+        ),
+        ("domain", words(rows().map(|row| row.domain.as_deref()))),
+        ("alert_id", texts(rows().map(|row| Some(row.id.as_str())))),
+        ("revision", Arc::new(Int32Array::from_iter_values(rows().map(|row| row.revision)))),
+        ("detector", words(rows().map(|row| Some(row.detector)))),
+        ("rule_id", words(rows().map(|row| Some(&*row.rule_id)))),
+        ("rule_version", words(rows().map(|row| Some(&*row.rule_version)))),
+        ("title", words(rows().map(|row| Some(row.title.as_str())))),
+        ("severity", words(rows().map(|row| Some(row.severity)))),
+        ("score", Arc::new(Float32Array::from_iter_values(rows().map(|row| row.score)))),
+        ("user", words(rows().map(|row| row.user.as_deref()))),
+        ("host", words(rows().map(|row| row.host.as_deref()))),
+        ("src_ip", words(rows().map(|row| row.src_ip.as_deref()))),
+        ("event_id", texts(rows().map(|row| row.event_id.as_deref()))),
+        ("first_time", times(rows().map(|row| row.first_time))),
+        ("last_time", times(rows().map(|row| row.last_time))),
+        ("evidence", lists(rows().map(|row| &row.evidence))),
+        ("reasons", lists(rows().map(|row| &row.reasons))),
+    ]);
+    if rows().any(|row| row.state.is_some()) {
+        columns.insert("state", words(rows().map(|row| row.state)));
+    }
+    if rows().any(|row| !row.tags.is_empty()) {
+        columns.insert("tags", lists(rows().map(|row| &row.tags)));
+    }
+    if rows().any(|row| row.author.is_some()) {
+        columns.insert("author", words(rows().map(|row| row.author.as_deref())));
+    }
+    if rows().any(|row| row.licence.is_some()) {
+        columns.insert("licence", words(rows().map(|row| row.licence.as_deref())));
+    }
+    if rows().any(|row| row.group_key.is_some()) {
+        columns.insert("group_key", texts(rows().map(|row| row.group_key.as_deref())));
+    }
+    if rows().any(|row| !row.fields.is_empty()) {
+        columns.insert("fields", lists(rows().map(|row| &row.fields)));
+    }
+    if rows().any(|row| row.incomplete) {
+        let flags: BooleanArray = rows().map(|row| Some(row.incomplete)).collect();
+        columns.insert("incomplete", Arc::new(flags));
+    }
     let mut details: BTreeMap<&'static str, Float32Builder> = BTreeMap::new();
-    for name in alerts.iter().flat_map(|alert| &alert.details).map(|(name, _)| *name) {
-        details.entry(name).or_insert_with(|| Float32Builder::with_capacity(rows));
+    for name in rows().flat_map(|row| &row.details).map(|(name, _)| *name) {
+        details.entry(name).or_insert_with(|| Float32Builder::with_capacity(alerts.len()));
+    }
+    for (name, builder) in &mut details {
+        for row in alerts {
+            let value = row.details.iter().find(|(detail, _)| detail == name);
+            builder.append_option(value.map(|(_, value)| *value));
+        }
     }
 
-    for alert in &alerts {
-        let row = alert.row;
-        let get = |text: &Option<Text<'_>>| text.and_then(|text| text.get(row)).map(str::to_owned);
-        let tenant = get(&source.tenant).unwrap_or_default();
-        let domain = get(&source.domain);
-        let (user, src_ip) = (get(&source.user), get(&source.src_ip));
-        let record = source.record_id(row).to_string();
-        let group = user.as_deref().or(src_ip.as_deref()).unwrap_or("");
-        let alert_id = alert_id(
-            alert.rule_id,
-            alert.rule_version,
-            &tenant,
-            domain.as_deref().unwrap_or("live"),
-            group,
-            &record,
-        )
-        .to_string();
-        let time = micros(source.time, row);
-
-        let texts = [
-            Some(tenant.as_str()),
-            domain.as_deref(),
-            Some(alert.detector),
-            Some(alert.rule_id),
-            Some(alert.rule_version),
-            Some(alert.title.as_str()),
-            Some(alert.severity),
-            user.as_deref(),
-            None,
-            src_ip.as_deref(),
-        ];
-        for (index, (builder, text)) in words.iter_mut().zip(texts).enumerate() {
-            let host = if index == 8 { source.host.and_then(|host| host.get(row)) } else { text };
-            builder.append_option(host);
-        }
-        let ingest = micros(source.ingest_time, row);
-        for (builder, value) in times.iter_mut().zip([time, ingest, time, time]) {
-            builder.append_value(value);
-        }
-        position.append_value(offset.position(row));
-        id.append_value(&alert_id);
-        revision.append_value(0);
-        score.append_value(alert.score);
-        let sent_id = get(&source.event_id);
-        event_id.append_option(sent_id.as_deref());
-        evidence.values().append_value(&record);
-        evidence.append(true);
-        for reason in &alert.reasons {
-            reasons.values().append_value(reason);
-        }
-        reasons.append(true);
-        for (name, builder) in &mut details {
-            builder.append_option(
-                alert.details.iter().find(|(detail, _)| detail == name).map(|(_, value)| *value),
-            );
-        }
-        live.entry(tenant).or_default().push(LiveAlert {
-            alert_id,
-            time: time / 1000,
-            detector: alert.detector.to_owned(),
-            severity: alert.severity.to_owned(),
-            score: alert.score,
-            title: alert.title.clone(),
-            user,
-            src_ip,
-            event_id: sent_id,
-            reasons: alert.reasons.clone(),
-        });
-    }
-
-    let mut columns: BTreeMap<&str, ArrayRef> = BTreeMap::new();
-    let word_names = [
-        "tenant",
-        "domain",
-        "detector",
-        "rule_id",
-        "rule_version",
-        "title",
-        "severity",
-        "user",
-        "host",
-        "src_ip",
-    ];
-    for (name, mut builder) in word_names.into_iter().zip(words) {
-        columns.insert(name, Arc::new(builder.finish()));
-    }
-    for (name, mut builder) in
-        ["time", "ingest_time", "first_time", "last_time"].into_iter().zip(times)
-    {
-        columns.insert(name, Arc::new(builder.finish()));
-    }
-    columns.insert("position", Arc::new(position.finish()));
-    columns.insert("alert_id", Arc::new(id.finish()));
-    columns.insert("revision", Arc::new(revision.finish()));
-    columns.insert("score", Arc::new(score.finish()));
-    columns.insert("event_id", Arc::new(event_id.finish()));
-    columns.insert("evidence", Arc::new(evidence.finish()));
-    columns.insert("reasons", Arc::new(reasons.finish()));
-
-    // What no detector of single records has to say is left out, which reads as null.
-    let has =
-        |field: &FieldRef| !field.is_nullable() || columns.contains_key(field.name().as_str());
-    let mut fields: Vec<FieldRef> = alert_fields().into_iter().filter(has).collect();
-    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(fields.len() + details.len());
-    for field in &fields {
-        let array = columns.remove(field.name().as_str()).ok_or_else(|| {
-            ArrowError::SchemaError(format!("alerts have no column '{}'", field.name()))
-        })?;
-        arrays.push(array);
-    }
+    let (mut fields, mut arrays): (Vec<FieldRef>, Vec<ArrayRef>) = alert_fields()
+        .into_iter()
+        .filter_map(|field| columns.remove(field.name().as_str()).map(|array| (field, array)))
+        .unzip();
     for (name, mut builder) in details {
         fields.push(Arc::new(Field::new(name, arrow::datatypes::DataType::Float32, true)));
         arrays.push(Arc::new(builder.finish()));
     }
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?;
+
+    let mut live: BTreeMap<String, Vec<LiveAlert>> = BTreeMap::new();
+    for row in rows().filter(|row| row.state.is_none() && row.revision == 0) {
+        live.entry(row.tenant.clone()).or_default().push(LiveAlert {
+            alert_id: row.id.clone(),
+            time: row.time / 1000,
+            detector: row.detector.to_owned(),
+            severity: row.severity.to_owned(),
+            score: row.score,
+            title: row.title.clone(),
+            user: row.user.clone(),
+            src_ip: row.src_ip.clone(),
+            event_id: row.event_id.clone(),
+            reasons: row.reasons.clone(),
+        });
+    }
     Ok(Some(BuiltAlerts { batch, live }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{StringArray, TimestampMicrosecondArray};
 
     fn frame() -> RecordBatch {
         let text = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
@@ -303,20 +405,22 @@ mod tests {
         RowAlert {
             row,
             detector,
-            rule_id: "rule",
-            rule_version: "1",
+            rule_id: "rule".into(),
+            rule_version: "1".into(),
             title: "title".into(),
             severity: "high",
             score: 0.8,
             reasons: vec!["because".into(), "of this".into()],
             details: if detector == "baseline" { vec![("baseline.time", 0.5)] } else { vec![] },
+            rule: None,
         }
     }
 
     #[test]
     fn rows_do_not_depend_on_the_order_of_detectors() {
-        let one = build(&frame(), Offset(3), vec![alert(1, "threat"), alert(0, "baseline")]);
-        let other = build(&frame(), Offset(3), vec![alert(0, "baseline"), alert(1, "threat")]);
+        let one = build(&rows(&frame(), Offset(3), vec![alert(1, "threat"), alert(0, "baseline")]));
+        let other =
+            build(&rows(&frame(), Offset(3), vec![alert(0, "baseline"), alert(1, "threat")]));
         let (one, other) = (one.unwrap().unwrap(), other.unwrap().unwrap());
         assert_eq!(one.batch, other.batch);
         assert_eq!(one.batch.num_rows(), 2);
@@ -349,6 +453,6 @@ mod tests {
 
     #[test]
     fn no_alerts_no_rows() {
-        assert!(build(&frame(), Offset(0), vec![]).unwrap().is_none());
+        assert!(build(&rows(&frame(), Offset(0), vec![])).unwrap().is_none());
     }
 }

@@ -1,11 +1,11 @@
 //! Checkpoints of operator state (M2) on disk.
 //!
-//! # Format, version 2
+//! # Format, version 3
 //! A checkpoint at position S is the directory `checkpoints/<S, 20 digits>/` with one file for each
 //! part and, written last, `checkpoint.json`:
 //!
 //! ```json
-//! {"version":2,"position":17,"full":false,"chain":[3,17],
+//! {"version":3,"position":17,"full":false,"chain":[3,17],
 //!  "parts":[{"name":"baseline-0","bytes":123,"checksum":"16 hexadecimal digits, XXH3-64"}]}
 //! ```
 //!
@@ -13,12 +13,14 @@
 //! incremental one since, this one included. The parts `baseline-*` of all of them are applied in that
 //! order; `norms` (the sources' entropy norms), `requests` (the ledger of idempotency keys) and `control` (what
 //! is in force, [`crate::control::InForce`]) are whole in every checkpoint and taken from the last. Version 1
-//! had no `control`; the defaults are in force there. All files, then the directories, are fsynced before
+//! had no `control`; the defaults are in force there. Versions up to 2 had no `correlations` (the state of correlations):
+//! each is a snapshot of its own chain, of which those since the last full one are applied, in order. All files, then the directories, are fsynced before
 //! the catalog names the checkpoint (L3).
 
 use crate::error::PipelineError;
 use palisade_catalog::Checkpoint;
 use palisade_event::Offset;
+use palisade_sigma::correlation::live::is_full_snapshot;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,8 +30,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// The part that holds the state of correlations.
+pub(crate) const CORRELATIONS: &str = "correlations";
 /// The version that is written.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A checkpoint that workers and finisher are writing their parts of.
 #[derive(Debug)]
@@ -100,6 +104,8 @@ struct Part {
 pub(crate) struct Loaded {
     /// For each part of the baselines (one of each former worker) what is to be applied, in order.
     pub(crate) baselines: BTreeMap<String, Vec<Vec<u8>>>,
+    /// Of the correlations: what is to be applied, in order.
+    pub(crate) correlations: Vec<Vec<u8>>,
     pub(crate) norms: Vec<u8>,
     pub(crate) requests: Vec<u8>,
     pub(crate) control: Vec<u8>,
@@ -176,6 +182,12 @@ impl CheckpointStore {
                     "norms" => loaded.norms = bytes,
                     "requests" => loaded.requests = bytes,
                     "control" => loaded.control = bytes,
+                    CORRELATIONS => {
+                        if is_full_snapshot(&bytes) {
+                            loaded.correlations.clear();
+                        }
+                        loaded.correlations.push(bytes);
+                    }
                     name => loaded.baselines.entry(name.to_owned()).or_default().push(bytes),
                 }
             }
@@ -293,7 +305,7 @@ mod tests {
 
     /// A checkpoint of version 1 is read, without what was in force; one of a later version is refused.
     #[test]
-    fn version_1_is_read_and_version_3_is_not() {
+    fn version_1_is_read_and_version_4_is_not() {
         let data = tempfile::tempdir().unwrap();
         let store = CheckpointStore::new(data.path());
         let mut checkpoint = store.write(Offset(1), &[Offset(1)], &parts("a")).unwrap();
@@ -313,6 +325,6 @@ mod tests {
             (loaded.norms.as_slice(), loaded.control.as_slice()),
             (&b"norms a"[..], &b""[..])
         );
-        assert!(of_version(3, false).unwrap_err().to_string().contains("newer release"));
+        assert!(of_version(4, false).unwrap_err().to_string().contains("newer release"));
     }
 }

@@ -156,8 +156,8 @@ impl Committer {
 
     fn begin_checkpoint(&self) -> Option<(Arc<CheckpointTask>, Vec<Offset>)> {
         let full = self.chain.is_empty() || self.chain.len() >= self.options.full_every;
-        // One of each worker; norms and what is in force from the finisher.
-        let parts = self.workers + 2;
+        // One of each worker; norms, what is in force and the correlations from the finisher.
+        let parts = self.workers + 3;
         let task =
             self.feed.mark(|position| Arc::new(CheckpointTask::new(position, full, parts)))?;
         let mut chain = if full { Vec::new() } else { self.chain.clone() };

@@ -16,7 +16,7 @@
 //! | `domain_starts`, `domain_ends` | `{"release":"0.1.0","tenant":"acme","domain":"load:…"}` |
 //!
 //! The content of the subject `detectors` is a [`DetectorSettings`], that of `operators` an
-//! [`OperatorVersions`]. It is the text that the catalog keeps under the same hash.
+//! [`OperatorVersions`], that of `rules` a [`RulesInForce`]. It is the text that the catalog keeps under the same hash.
 //!
 //! # Rules
 //! * An activation whose generation is not above the one in force is ignored (C1): a late repeat undoes
@@ -43,6 +43,8 @@ pub const DOMAIN_ENDS: &str = "domain_ends";
 pub const DETECTORS: &str = "detectors";
 /// The subject of the operators' versions.
 pub const OPERATORS: &str = "operators";
+/// The subject of the rules.
+pub const RULES: &str = "rules";
 /// The release that this process is.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// The most domains that may be open; beyond, the one that was opened first is forgotten.
@@ -73,6 +75,14 @@ impl Default for DetectorSettings {
             threat_threshold: ALERT_FROM,
         }
     }
+}
+
+/// The rules in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RulesInForce {
+    /// The hash under which the catalog keeps the set ([`crate::rules::RuleTexts`]); empty: there are none.
+    pub set: String,
 }
 
 /// A mode by its name in the configuration.
@@ -109,11 +119,13 @@ pub struct Operator {
 pub(crate) const THREAT: &str = "threat";
 
 /// What this release has. A release keeps the previous version of each.
-pub const KNOWN: [Operator; 5] = [
+pub const KNOWN: [Operator; 7] = [
     Operator { name: "alerts", versions: &[1] },
     Operator { name: "baseline", versions: &[1] },
+    Operator { name: "correlations", versions: &[1] },
     Operator { name: "decoder", versions: &[1] },
     Operator { name: "norms", versions: &[1] },
+    Operator { name: "rules", versions: &[1] },
     Operator { name: THREAT, versions: threat::VERSIONS },
 ];
 
@@ -208,6 +220,9 @@ pub struct InForce {
     pub operators: Stated<OperatorVersions>,
     /// The open domains, in the order in which they started.
     pub domains: Vec<OpenDomain>,
+    /// The rules.
+    #[serde(default)]
+    pub rules: Stated<RulesInForce>,
 }
 
 /// Why the log can't be gone on with behind a control record.
@@ -244,6 +259,16 @@ pub enum ControlError {
     /// The part of a checkpoint.
     #[error("its part 'control': {0}")]
     Damaged(String),
+    /// The rules that a record puts in force.
+    #[error(
+        "the rules in force from offset {offset} on can't be had: {reason}; restore the catalog"
+    )]
+    Rules {
+        /// The record.
+        offset: u64,
+        /// Why not.
+        reason: String,
+    },
 }
 
 /// What a control record changed.
@@ -257,6 +282,8 @@ pub enum Change {
     Operators,
     /// The open domains.
     Domains,
+    /// The rules.
+    Rules,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -383,6 +410,10 @@ impl InForce {
                         let change = self.operators.replace(&body, content, Change::Operators);
                         self.check_newer(offset)?;
                         Ok(change)
+                    }
+                    RULES => {
+                        let content = serde_json::from_str(&body.content).map_err(bad)?;
+                        Ok(self.rules.replace(&body, content, Change::Rules))
                     }
                     other => Err(not_understood(format!("the subject is '{other}'"))),
                 }

@@ -5,16 +5,21 @@
 //! the finisher. The answers do not depend on how the work was shared (I3).
 
 use crate::alerts::RowAlert;
+use crate::alerts::{AlertRow, RuleAlert};
 use crate::control::{Change, ControlError, DetectorSettings, InForce, THREAT};
 use crate::flow::Results;
+use crate::rules::counting::Counting;
+use crate::rules::{self, Books, FrameRules, Rules};
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use palisade_detect::baseline::{
     BaselineOptions, BaselineOutput, Baselines, Routing, RowsOfSlots, route,
 };
 use palisade_detect::threat::{DEFAULT_SOURCES, Features, SourceNorms, ThreatScorer};
 use palisade_event::Offset;
+use palisade_event::column::Text;
 use palisade_event::schema::Core;
 use palisade_event::slot::{SLOTS, partition_table};
+use palisade_sigma::Hits;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -71,6 +76,9 @@ pub(crate) struct WorkerDetectors {
     /// Which partitions are this worker's.
     index: usize,
     workers: usize,
+    books: Arc<Books>,
+    rules: Option<Arc<Rules>>,
+    hits: Hits,
 }
 
 impl WorkerDetectors {
@@ -82,6 +90,7 @@ impl WorkerDetectors {
         workers: usize,
         chains: &BTreeMap<String, Vec<Vec<u8>>>,
         in_force: InForce,
+        books: Arc<Books>,
     ) -> Result<Self, String> {
         let table = Arc::new(partition_table(partitions));
         let mut baselines = Baselines::new(baseline_options(&in_force.detectors.content));
@@ -94,7 +103,9 @@ impl WorkerDetectors {
                 .map_err(|error| format!("its part '{name}': {error}"))?;
         }
         let threat = scorer(&in_force)?;
-        Ok(Self { in_force, threat, baselines, table, index, workers })
+        let rules = books.get(&in_force.rules.content.set)?;
+        let hits = Hits::new();
+        Ok(Self { in_force, threat, baselines, table, index, workers, books, rules, hits })
     }
 
     /// Takes in a control record: the next row is the first under what it says.
@@ -114,9 +125,18 @@ impl WorkerDetectors {
             Change::Operators => {
                 self.threat.use_version(self.in_force.operators.content.of(THREAT));
             }
+            Change::Rules => {
+                self.rules = self.books.in_force(offset, &self.in_force.rules.content.set)?;
+            }
             Change::Nothing | Change::Domains => {}
         }
         Ok(())
+    }
+
+    /// What the rules in force find in a frame; nothing when there are none.
+    pub(crate) fn rules(&mut self, batch: &RecordBatch) -> Option<FrameRules> {
+        let rules = self.rules.as_ref().filter(|rules| !rules.book.is_empty())?;
+        Some(rules::matches(rules, batch, &mut self.hits))
     }
 
     /// Whether this release has the operators in force (C3).
@@ -164,6 +184,8 @@ impl WorkerDetectors {
 pub(crate) struct Judged {
     pub(crate) columns: Vec<(Core, ArrayRef)>,
     pub(crate) alerts: Vec<RowAlert>,
+    /// Of correlations.
+    pub(crate) revisions: Vec<AlertRow>,
 }
 
 /// The detectors that need an order over all rows.
@@ -172,10 +194,17 @@ pub(crate) struct OrderedDetectors {
     in_force: InForce,
     threat: ThreatScorer,
     norms: SourceNorms,
+    books: Arc<Books>,
+    counting: Counting,
 }
 
 impl OrderedDetectors {
-    pub(crate) fn restore(norms: &[u8], in_force: InForce) -> Result<Self, String> {
+    pub(crate) fn restore(
+        norms: &[u8],
+        correlations: &[Vec<u8>],
+        in_force: InForce,
+        books: Arc<Books>,
+    ) -> Result<Self, String> {
         let norms = if norms.is_empty() {
             SourceNorms::new(DEFAULT_SOURCES)
         } else {
@@ -183,7 +212,10 @@ impl OrderedDetectors {
                 .map_err(|error| format!("its part 'norms': {error}"))?
         };
         let threat = scorer(&in_force)?;
-        Ok(Self { in_force, threat, norms })
+        let rules = books.get(&in_force.rules.content.set)?;
+        let counting = Counting::restore(rules, correlations)
+            .map_err(|error| format!("its part 'correlations': {error}"))?;
+        Ok(Self { in_force, threat, norms, books, counting })
     }
 
     /// What is in force for the next record.
@@ -191,29 +223,65 @@ impl OrderedDetectors {
         &self.in_force
     }
 
-    /// Takes in a control record.
+    /// Takes in a control record. Answers what it decides about alerts of correlations.
     pub(crate) fn control(
         &mut self,
         offset: Offset,
         clock: i64,
         kind: &str,
         body: &str,
-    ) -> Result<(), ControlError> {
-        self.in_force.apply(offset, clock, kind, body).map(drop)
+    ) -> Result<Vec<AlertRow>, ControlError> {
+        let before = self.in_force.domains.clone();
+        let at = (offset, clock);
+        match self.in_force.apply(offset, clock, kind, body)? {
+            Change::Rules => {
+                let rules = self.books.in_force(offset, &self.in_force.rules.content.set)?;
+                Ok(self.counting.reload(rules, at))
+            }
+            Change::Domains => {
+                let now = &self.in_force.domains;
+                let ended = before.iter().filter(|open| !now.contains(open));
+                Ok(ended
+                    .flat_map(|open| self.counting.end(&open.tenant, &open.domain, at))
+                    .collect())
+            }
+            Change::Nothing | Change::Detectors | Change::Operators => Ok(Vec::new()),
+        }
     }
 
     pub(crate) fn save(&self) -> Vec<u8> {
         self.norms.snapshot()
     }
 
-    pub(crate) fn on_tick(&mut self, _clock: i64) {
+    /// Begins to write the state of the correlations; false when it is being written already, which is a defect.
+    pub(crate) fn begin_snapshot(&mut self, full: bool) -> bool {
+        self.counting.begin_snapshot(full)
+    }
+
+    /// Goes on writing it; true when all is written.
+    pub(crate) fn snapshot_step(&mut self, out: &mut Vec<u8>) -> bool {
+        self.counting.snapshot_step(out)
+    }
+
+    /// Time goes on. Answers what that decides about alerts of correlations.
+    pub(crate) fn on_tick(&mut self, offset: Offset, clock: i64) -> Vec<AlertRow> {
         self.norms.on_tick();
+        self.counting.tick((offset, clock), &self.in_force)
     }
 
     /// Combines what the workers found in a frame.
-    pub(crate) fn combine(&mut self, batch: &RecordBatch, results: Results) -> Judged {
+    pub(crate) fn combine(
+        &mut self,
+        (offset, clock): (Offset, i64),
+        batch: &RecordBatch,
+        results: Results,
+    ) -> Judged {
         let mut judged = Judged::default();
         let rows = batch.num_rows();
+        if let Some(found) = results.rules {
+            judged.revisions = self.counting.frame(offset, clock, batch, &found);
+            judged.alerts.extend(rule_alerts(batch, found));
+        }
         if let Some(features) = results.features {
             let from = self.in_force.detectors.content.threat_threshold;
             let output = self.threat.combine_from(&features, batch, &self.norms, from);
@@ -226,8 +294,8 @@ impl OrderedDetectors {
             judged.alerts.extend(output.alerts.into_iter().map(|alert| RowAlert {
                 row: alert.row,
                 detector: "threat",
-                rule_id: "threat.score",
-                rule_version: threat_version(&self.in_force),
+                rule_id: "threat.score".into(),
+                rule_version: threat_version(&self.in_force).into(),
                 title: alert.class.map_or_else(
                     || "high threat score".to_owned(),
                     |class| class.title().to_owned(),
@@ -236,6 +304,7 @@ impl OrderedDetectors {
                 score: alert.score,
                 reasons: alert.reasons,
                 details: Vec::new(),
+                rule: None,
             }));
         }
         let mut scores: Vec<Option<f32>> = vec![None; rows];
@@ -250,8 +319,8 @@ impl OrderedDetectors {
             judged.alerts.extend(output.anomalies.into_iter().map(|anomaly| RowAlert {
                 row: anomaly.row as usize,
                 detector: "baseline",
-                rule_id: "baseline.user",
-                rule_version: BASELINE_VERSION,
+                rule_id: "baseline.user".into(),
+                rule_version: BASELINE_VERSION.into(),
                 title: "unusual behaviour of a user".to_owned(),
                 severity: anomaly.severity.as_str(),
                 score: anomaly.score,
@@ -264,6 +333,7 @@ impl OrderedDetectors {
                     ("baseline.failure", anomaly.components.failure),
                     ("baseline.streak", anomaly.components.streak),
                 ],
+                rule: None,
             }));
         }
         if any {
@@ -272,6 +342,31 @@ impl OrderedDetectors {
         }
         judged
     }
+}
+
+/// The alerts of rules about single records.
+fn rule_alerts(batch: &RecordBatch, found: FrameRules) -> Vec<RowAlert> {
+    let FrameRules { rules, alerts, .. } = found;
+    let tenants = Text::in_batch(batch, Core::Tenant.name());
+    let alerts = alerts.into_iter().filter_map(|(row, ordinal, fields)| {
+        let rule = rules.book.rule(ordinal)?;
+        let tenant = tenants.and_then(|tenants| tenants.get(row)).unwrap_or_default();
+        let level = rules.severity(tenant, &rule.id, rule.level)?;
+        let reason = format!("matches the rule on {}", fields.join(", "));
+        Some(RowAlert {
+            row,
+            detector: "sigma",
+            rule_id: rule.id.clone().into(),
+            rule_version: rule.version.clone().into(),
+            title: rule.title.clone(),
+            severity: level.name(),
+            score: level.score(),
+            reasons: vec![reason],
+            details: Vec::new(),
+            rule: Some(RuleAlert { rule: Arc::clone(rule), fields }),
+        })
+    });
+    alerts.collect()
 }
 
 #[cfg(test)]
@@ -287,12 +382,15 @@ mod tests {
         let column = Arc::new(StringArray::from(vec!["/usr/bin/git"])) as ArrayRef;
         let batch = RecordBatch::try_from_iter([("metadata.resource", column)]).unwrap();
         let start = |in_force: InForce| {
-            let worker = WorkerDetectors::restore(1, 0, 1, &BTreeMap::new(), in_force.clone());
-            (worker.unwrap(), OrderedDetectors::restore(b"", in_force).unwrap())
+            let books = Arc::new(Books::new(|_| Err("there are none".to_owned())));
+            let none = BTreeMap::new();
+            let worker =
+                WorkerDetectors::restore(1, 0, 1, &none, in_force.clone(), Arc::clone(&books));
+            (worker.unwrap(), OrderedDetectors::restore(b"", &[], in_force, books).unwrap())
         };
         let judge = |(worker, ordered): &mut (WorkerDetectors, OrderedDetectors)| {
             let results = Results { features: Some(worker.features(&batch)), ..Results::default() };
-            let judged = ordered.combine(&batch, results);
+            let judged = ordered.combine((Offset(0), 0), &batch, results);
             let class = judged.columns.iter().any(|(core, _)| *core == Core::ThreatClass);
             (class, threat_version(ordered.in_force()))
         };

@@ -12,6 +12,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::priority::yield_to_others;
 use crate::recovery::{Decision, Found, decide};
+use crate::rules::Books;
 use crate::worker::Worker;
 use palisade_catalog::{Catalog, Checkpoint};
 use palisade_event::Offset;
@@ -56,6 +57,8 @@ pub struct Foundations {
     pub live: Arc<Live>,
     /// The metrics.
     pub metrics: Metrics,
+    /// The sets of rules.
+    pub books: Arc<Books>,
 }
 
 /// The running pipeline.
@@ -123,7 +126,13 @@ impl Engine {
         on.ledger.read_log(&on.log, state_from, log_end)?;
         let in_force = InForce::restore(&loaded.control)?;
         in_force.check_newer(state_from)?;
-        let ordered = OrderedDetectors::restore(&loaded.norms, in_force.clone()).map_err(bad)?;
+        let ordered = OrderedDetectors::restore(
+            &loaded.norms,
+            &loaded.correlations,
+            in_force.clone(),
+            Arc::clone(&on.books),
+        )
+        .map_err(bad)?;
         let finisher = Arc::new(Finisher::new(
             ordered,
             Arc::clone(&on.tables),
@@ -152,6 +161,7 @@ impl Engine {
                 workers,
                 &loaded.baselines,
                 in_force.clone(),
+                Arc::clone(&on.books),
             )
             .map_err(bad)?;
             let worker = Worker {

@@ -4,7 +4,8 @@
 //! Whichever worker finishes a piece of work last hands it over. One of the workers then plays the
 //! finisher for everything that is due; the others put theirs in the queue and go on.
 
-use crate::alerts;
+use crate::alerts::{self, AlertRow};
+use crate::checkpoint::{CORRELATIONS, CheckpointTask};
 use crate::control::InForce;
 use crate::detectors::OrderedDetectors;
 use crate::error::PipelineError;
@@ -22,8 +23,8 @@ use palisade_table::Tables;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 pub(crate) struct Finisher {
@@ -39,6 +40,15 @@ pub(crate) struct Finisher {
     moved: (Mutex<()>, Condvar),
     /// Uncommitted bytes above which workers wait for the committer (M4).
     most_uncommitted: u64,
+    /// A checkpoint of the correlations is being written.
+    saving: AtomicBool,
+}
+
+/// A checkpoint that the state of the correlations is being written for.
+#[derive(Debug)]
+struct Saving {
+    task: Arc<CheckpointTask>,
+    bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -47,6 +57,7 @@ struct Ordered {
     detectors: OrderedDetectors,
     /// The schema of the last frame of events as it went into the tables.
     schema: Option<SchemaRef>,
+    saving: Option<Saving>,
 }
 
 impl Finisher {
@@ -62,7 +73,8 @@ impl Finisher {
         Self {
             in_force: ArcSwap::from_pointee(detectors.in_force().clone()),
             waiting: Mutex::default(),
-            ordered: Mutex::new(Ordered { next: 0, detectors, schema: None }),
+            ordered: Mutex::new(Ordered { next: 0, detectors, schema: None, saving: None }),
+            saving: AtomicBool::new(false),
             tables,
             ledger,
             live,
@@ -115,10 +127,16 @@ impl Finisher {
     }
 
     fn finish(&self, ordered: &mut Ordered, work: &Work) -> Result<(), PipelineError> {
-        let Ordered { detectors, schema, .. } = ordered;
+        let Ordered { detectors, schema, saving, .. } = ordered;
         let flight = match &work.kind {
             WorkKind::Entry(flight) => flight,
             WorkKind::Checkpoint(task) => {
+                if detectors.begin_snapshot(task.full) {
+                    *saving = Some(Saving { task: Arc::clone(task), bytes: Vec::new() });
+                    self.saving.store(true, Ordering::Release);
+                } else {
+                    task.fail("the correlations are still writing the one before".to_owned());
+                }
                 task.part("norms".to_owned(), detectors.save());
                 match detectors.in_force().save() {
                     Ok(bytes) => task.part("control".to_owned(), bytes),
@@ -137,10 +155,12 @@ impl Finisher {
             }
             Entry::Tick { clock, .. } => {
                 detectors.in_force().check(flight.offset)?;
-                detectors.on_tick(*clock);
+                let revisions = detectors.on_tick(flight.offset, *clock);
+                self.add_alerts(flight, &revisions)?;
             }
             Entry::Control { clock, kind, body } => {
-                detectors.control(flight.offset, *clock, kind, body)?;
+                let revisions = detectors.control(flight.offset, *clock, kind, body)?;
+                self.add_alerts(flight, &revisions)?;
                 self.in_force.store(Arc::new(detectors.in_force().clone()));
             }
         }
@@ -186,29 +206,20 @@ impl Finisher {
             return Ok(());
         }
         let results: Results = std::mem::take(&mut *flight.results.lock());
-        let judged = detectors.combine(&frame.batch, results);
+        let judged = detectors.combine((flight.offset, frame.clock), &frame.batch, results);
         if !flight.full {
             return Ok(());
         }
         let mut added = vec![position(flight.offset, rows)];
         added.extend(judged.columns);
         let batch = with_columns(&frame.batch, added, schema).map_err(columns)?;
-        for alert in &judged.alerts {
-            let (detector, severity) = (alert.detector, alert.severity);
-            self.metrics.alerts.get_or_create(&DetectorLabel { detector, severity }).inc();
-            if detector == "baseline" {
-                self.metrics.streamguard_anomalies.inc();
-                self.metrics.streamguard_score.observe(f64::from(alert.score));
-            }
+        for alert in judged.alerts.iter().filter(|alert| alert.detector == "baseline") {
+            self.metrics.streamguard_anomalies.inc();
+            self.metrics.streamguard_score.observe(f64::from(alert.score));
         }
-        if let Some(built) =
-            alerts::build(&frame.batch, flight.offset, judged.alerts).map_err(columns)?
-        {
-            self.tables.append(ALERTS, flight.offset, built.batch)?;
-            for (tenant, alerts) in built.live {
-                self.live.announce(&tenant, alerts);
-            }
-        }
+        let mut alerts = alerts::rows(&frame.batch, flight.offset, judged.alerts);
+        alerts.extend(judged.revisions);
+        self.add_alerts(flight, &alerts)?;
         self.count(&batch, |counters, rows| counters.add_stored(rows));
         self.tables.append(EVENTS, flight.offset, batch)?;
         self.metrics.frames.inc();
@@ -219,6 +230,47 @@ impl Finisher {
         self.metrics.visible_seconds.observe(elapsed);
         self.metrics.streamguard_latency.observe(elapsed);
         Ok(())
+    }
+
+    /// Puts rows into the table of alerts, unless they are there from before a restart.
+    fn add_alerts(&self, flight: &InFlight, rows: &[AlertRow]) -> Result<(), PipelineError> {
+        if !flight.full {
+            return Ok(());
+        }
+        let built = alerts::build(rows)
+            .map_err(|source| PipelineError::Columns { offset: flight.offset.0, source })?;
+        let Some(built) = built else { return Ok(()) };
+        for row in rows.iter().filter(|row| row.revision == 0) {
+            let (detector, severity) = (row.detector, row.severity);
+            self.metrics.alerts.get_or_create(&DetectorLabel { detector, severity }).inc();
+        }
+        self.tables.append(ALERTS, flight.offset, built.batch)?;
+        for (tenant, alerts) in built.live {
+            self.live.announce(&tenant, alerts);
+        }
+        Ok(())
+    }
+
+    /// Whether [`Finisher::save_some`] has something to do.
+    pub(crate) fn is_saving(&self) -> bool {
+        self.saving.load(Ordering::Acquire)
+    }
+
+    /// Goes on with a checkpoint of the correlations, unless frames are being finished: they come first.
+    pub(crate) fn save_some(&self) {
+        if !self.is_saving() {
+            return;
+        }
+        let Some(mut ordered) = self.ordered.try_lock() else { return };
+        let Ordered { detectors, saving, .. } = &mut *ordered;
+        let Some(open) = saving else { return };
+        let begun = Instant::now();
+        let done = detectors.snapshot_step(&mut open.bytes);
+        self.metrics.checkpoint_pause_seconds.observe(begun.elapsed().as_secs_f64());
+        if done && let Some(Saving { task, bytes }) = saving.take() {
+            self.saving.store(false, Ordering::Release);
+            task.part(CORRELATIONS.to_owned(), bytes);
+        }
     }
 
     /// Counts a batch's rows for each of its tenants.

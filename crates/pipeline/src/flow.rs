@@ -6,6 +6,7 @@
 
 use crate::checkpoint::CheckpointTask;
 use crate::detectors::{BaselinePart, FrameFeatures, FrameRouting};
+use crate::rules::FrameRules;
 use palisade_event::{Entry, Offset};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     pub(crate) features: Option<FrameFeatures>,
+    pub(crate) rules: Option<FrameRules>,
     pub(crate) baselines: Vec<BaselinePart>,
 }
 

@@ -22,6 +22,7 @@ pub mod live;
 pub mod metrics;
 pub mod priority;
 pub mod recovery;
+pub mod rules;
 mod worker;
 
 pub use committer::CommitOptions;

@@ -37,7 +37,7 @@ impl Worker {
     /// Works until the feed is closed.
     pub(crate) fn run(mut self) -> Result<(), PipelineError> {
         loop {
-            let work = if self.saving.is_some() {
+            let work = if self.saving.is_some() || self.finisher.is_saving() {
                 match self.queue.recv_timeout(Duration::from_micros(200)) {
                     Ok(work) => Some(work),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -56,6 +56,7 @@ impl Worker {
                 }
             }
             self.save_some();
+            self.finisher.save_some();
         }
     }
 
@@ -92,11 +93,13 @@ impl Worker {
     fn judge(&mut self, number: u64, flight: &InFlight, batch: &arrow::array::RecordBatch) {
         let mine = number % self.workers as u64 == self.index as u64;
         let features = mine.then(|| self.detectors.features(batch));
+        let rules = if mine { self.detectors.rules(batch) } else { None };
         let routing = flight.routing.get_or_init(|| self.detectors.route(batch));
         let part = self.detectors.baseline(batch, routing);
         let mut results = flight.results.lock();
         if let Some(features) = features {
             results.features = Some(features);
+            results.rules = rules;
         }
         results.baselines.push(part);
     }

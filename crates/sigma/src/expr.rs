@@ -42,7 +42,11 @@ pub(crate) enum Test {
     Cidr(Cidr),
     Compare(Order, f64),
     /// Compared with the value of another field.
-    Field { other: Arc<Field>, how: How, cased: bool },
+    Field {
+        other: Arc<Field>,
+        how: How,
+        cased: bool,
+    },
     /// A part of a moment, compared with numbers: any of these.
     Part(Part, Vec<(Order, f64)>),
 }

@@ -6,6 +6,7 @@
 //! decided in `docs/sigma.md`.
 
 mod batch;
+mod book;
 pub mod correlation;
 mod error;
 mod expr;
@@ -21,6 +22,7 @@ mod rule;
 mod source;
 mod yaml;
 
+pub use book::{Book, Counted};
 pub use error::{Kind, Refusal};
 pub use load::{Loader, RuleSet};
 pub use matcher::{Explanation, Hits, Matcher, Reason};

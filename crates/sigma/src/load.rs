@@ -23,7 +23,6 @@ const MAX_NAME: usize = 1_024;
 
 /// A correlation, still as its parser gives it.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "the correlations' own module reads them")]
 pub(crate) struct Correlation {
     pub(crate) file: Arc<str>,
     pub(crate) line: u64,
@@ -260,11 +259,9 @@ impl Loader {
         };
         let status = match node.get("status") {
             None => None,
-            Some(status) => {
-                Some(status.as_text().and_then(Status::parse).ok_or_else(|| {
-                    Fault::new(status.line, "unknown `status`", format!("use {}", Status::NAMES))
-                })?)
-            }
+            Some(status) => Some(status.as_text().and_then(Status::parse).ok_or_else(|| {
+                Fault::new(status.line, "unknown `status`", format!("use {}", Status::NAMES))
+            })?),
         };
         let context = self.pipelines.context(&source)?;
         let mut parts = vec![lower::detection(detection, &context, "detection")?];
@@ -315,7 +312,8 @@ impl Loader {
                 }
             }
         }
-        RuleSet { rules, refused: self.refused, correlations: self.correlations }
+        let Self { refused, correlations, pipelines, .. } = self;
+        RuleSet { rules, refused, correlations, pipelines }
     }
 
     fn source_condition(&mut self, source: &LogSource) -> Checked<Option<Expr>> {
@@ -335,7 +333,9 @@ impl Loader {
         for rule in &mut self.rules {
             let meant = filter.rules.as_ref().is_none_or(|rules| {
                 rules.iter().any(|wanted| {
-                    *wanted == rule.id || *wanted == rule.title || Some(wanted) == rule.name.as_ref()
+                    *wanted == rule.id
+                        || *wanted == rule.title
+                        || Some(wanted) == rule.name.as_ref()
                 })
             });
             if !meant || !filter.source.covers(&rule.source) {
@@ -396,8 +396,8 @@ pub struct RuleSet {
     /// Each with the condition on records of its log source.
     pub(crate) rules: Vec<(Arc<Rule>, Option<Expr>)>,
     refused: Vec<Refusal>,
-    #[allow(dead_code, reason = "the correlations' own module reads them")]
     pub(crate) correlations: Vec<Correlation>,
+    pub(crate) pipelines: Pipelines,
 }
 
 impl RuleSet {

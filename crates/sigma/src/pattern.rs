@@ -74,7 +74,11 @@ impl Pattern {
             match (parts.last_mut(), piece) {
                 (_, Part::Text(text)) if text.is_empty() => {}
                 (Some(Part::Text(before)), Part::Text(text)) => {
-                    before.push_str(&if cased { Cow::Borrowed(text.as_str()) } else { fold(&text) });
+                    before.push_str(&if cased {
+                        Cow::Borrowed(text.as_str())
+                    } else {
+                        fold(&text)
+                    });
                 }
                 (Some(Part::Many), Part::Many) => {}
                 (_, Part::Text(text)) if !cased => parts.push(Part::Text(fold(&text).into_owned())),
@@ -100,7 +104,9 @@ impl Pattern {
             parts => Shape::Glob(
                 parts
                     .iter()
-                    .filter_map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None })
+                    .filter_map(|part| {
+                        if let Part::Text(text) = part { Some(text.as_str()) } else { None }
+                    })
                     .max_by_key(|text| text.len())
                     .unwrap_or_default(),
             ),

@@ -95,7 +95,10 @@ fn tolerant(text: &str) -> String {
     while let Some(character) = characters.next() {
         match character {
             '\\' => match characters.next() {
-                Some(escaped @ ('"' | '\'' | '`' | ' ' | ',' | ':' | ';' | '=' | '@' | '_' | '<' | '>')) => {
+                Some(
+                    escaped @ ('"' | '\'' | '`' | ' ' | ',' | ':' | ';' | '=' | '@' | '_' | '<'
+                    | '>'),
+                ) => {
                     if matches!(escaped, '<' | '>') {
                         out.push_str(if escaped == '<' { "\\x3C" } else { "\\x3E" });
                     } else {
@@ -145,7 +148,17 @@ fn tolerant(text: &str) -> String {
                 let repeats = rest.len() < characters.clone().count()
                     && rest.starts_with(|c: char| c.is_ascii_digit())
                     && rest.chars().all(|c| c.is_ascii_digit() || c == ',');
-                out.push_str(if repeats || out.ends_with("\\p") || out.ends_with("\\x") || out.ends_with("\\P") { "{" } else { "\\{" });
+                out.push_str(
+                    if repeats
+                        || out.ends_with("\\p")
+                        || out.ends_with("\\x")
+                        || out.ends_with("\\P")
+                    {
+                        "{"
+                    } else {
+                        "\\{"
+                    },
+                );
             }
             other => out.push(other),
         }

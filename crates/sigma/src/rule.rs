@@ -1,11 +1,11 @@
 //! What a loaded rule is.
 
 use crate::expr::Expr;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// How bad a match is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Enriches events, no alert.
@@ -21,6 +21,36 @@ pub enum Level {
 }
 
 impl Level {
+    /// The level of this name, in any case.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::parse(name)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Informational => "informational",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The score of an alert of this level, 0 to 1, beside the scores of detectors that measure one.
+    #[must_use]
+    pub fn score(self) -> f32 {
+        match self {
+            Self::Informational => 0.1,
+            Self::Low => 0.3,
+            Self::Medium => 0.5,
+            Self::High => 0.75,
+            Self::Critical => 0.95,
+        }
+    }
+
     pub(crate) const NAMES: &'static str = "informational, low, medium, high or critical";
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -52,8 +82,7 @@ pub enum Status {
 }
 
 impl Status {
-    pub(crate) const NAMES: &'static str =
-        "stable, test, experimental, deprecated or unsupported";
+    pub(crate) const NAMES: &'static str = "stable, test, experimental, deprecated or unsupported";
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {

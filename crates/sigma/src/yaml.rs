@@ -258,7 +258,11 @@ pub(crate) fn read(document: Document<'_>) -> Checked<Node> {
             let line = error.location().map_or(0, |at| at.line() + document.before);
             let text = error.to_string();
             let first = text.lines().next().unwrap_or("not YAML").to_owned();
-            Err(Fault::new(line, format!("not readable as YAML: {first}"), "check quotes, indentation and repeated keys near this line"))
+            Err(Fault::new(
+                line,
+                format!("not readable as YAML: {first}"),
+                "check quotes, indentation and repeated keys near this line",
+            ))
         }
     }
 }
@@ -280,7 +284,11 @@ mod tests {
 
     #[test]
     fn scalars_have_their_types() {
-        let node = read(Document { text: "a: 1\nb: '1'\nc: 1.5\nd: true\ne:\nf: 0x1000\ng: ~\n", before: 0 }).unwrap();
+        let node = read(Document {
+            text: "a: 1\nb: '1'\nc: 1.5\nd: true\ne:\nf: 0x1000\ng: ~\n",
+            before: 0,
+        })
+        .unwrap();
         let value = |key: &str| node.get(key).unwrap().value.clone();
         assert_eq!(value("a"), Value::Int(1));
         assert_eq!(value("b"), Value::Text("1".into()));

@@ -2,7 +2,7 @@
 
 use super::alert::{Alert, AlertId, Evidence, Revision, Standing};
 use super::hit::{Hit, HitKind, Origin, Position};
-use super::live::{Live, Options};
+use super::live::{Live, Options, SnapshotError};
 use super::reference::{Range, first_cuts};
 use super::resolve::Correlations;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,13 +87,41 @@ impl Cascade {
     /// An evaluator over a range; without one, for everything.
     #[must_use]
     pub fn new(correlations: Correlations, spread: u16, options: Options, range: Range) -> Self {
-        let stages =
-            correlations.iter().map(|(_, correlation)| correlation.depth).max().unwrap_or(0);
+        let stages = stages(&correlations);
         let origins = (0..=stages).map(|stage| Origin { stage, partition: 0 });
         let live = Live::new(&correlations, origins, options);
         let cuts = first_cuts(&correlations, range.start);
         let end = range.end.unwrap_or(i64::MAX);
         Self { correlations, live, spread, stages, position: 0, cuts, end }
+    }
+
+    /// Puts other correlations in force, see [`Live::reload`]. The revisions are of correlations as they were.
+    pub fn reload(&mut self, correlations: Correlations, out: &mut Vec<Revision>) {
+        self.live.reload(&correlations, out);
+        self.stages = stages(&correlations);
+        for stage in 0..=self.stages {
+            self.live.join(Origin { stage, partition: 0 });
+        }
+        self.cuts = first_cuts(&correlations, None);
+        self.correlations = correlations;
+    }
+
+    /// The state, for snapshots and figures.
+    pub fn live_mut(&mut self) -> &mut Live {
+        &mut self.live
+    }
+
+    /// Takes in the state of a chain of snapshots, see [`Live::load`].
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn load<'b>(
+        &mut self,
+        chain: impl IntoIterator<Item = &'b [u8]>,
+    ) -> Result<(), SnapshotError> {
+        self.live.load(chain, |_| true)?;
+        self.position = self.live.highest_of_alerts();
+        Ok(())
     }
 
     /// Takes in a record's hit.
@@ -176,6 +204,11 @@ impl Cascade {
             }
         }
     }
+}
+
+/// The stages of alerts.
+fn stages(correlations: &Correlations) -> u8 {
+    correlations.iter().map(|(_, correlation)| correlation.depth).max().unwrap_or(0)
 }
 
 /// The final alerts over a range, from the hits of its records **sorted by time**: the live evaluator, told that nothing

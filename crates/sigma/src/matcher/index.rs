@@ -92,7 +92,8 @@ impl Builder {
     pub(crate) fn build(mut self) -> Index {
         if !self.needles.is_empty() {
             let bytes: usize = self.needles.iter().map(String::len).sum();
-            let kind = if bytes <= DENSE { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+            let kind =
+                if bytes <= DENSE { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
             self.index.automaton = AhoCorasickBuilder::new()
                 .match_kind(MatchKind::Standard)
                 .kind(Some(kind))

@@ -15,6 +15,7 @@ mod run;
 mod test;
 
 pub use explain::{Explanation, Reason};
+pub(crate) use test::Rows;
 
 use crate::batch::Columns;
 use crate::expr::Expr;

@@ -31,9 +31,9 @@ impl<'a> Values<'a> {
 
     /// Whether any row has a value for a prepared field.
     pub(super) fn has(&self, field: u32) -> bool {
-        self.views.get(field as usize).is_some_and(|view| {
-            view.as_ref().is_some_and(|view| !view.is_empty())
-        })
+        self.views
+            .get(field as usize)
+            .is_some_and(|view| view.as_ref().is_some_and(|view| !view.is_empty()))
     }
 
     #[inline]

@@ -63,8 +63,7 @@ impl<'a> Rows<'a> {
     /// The value of a field in a row.
     pub(crate) fn value(&mut self, field: &Arc<Field>, row: usize) -> Option<Cell<'a>> {
         let columns = &self.columns;
-        let view =
-            self.fields.entry(Arc::clone(field)).or_insert_with(|| columns.field(field));
+        let view = self.fields.entry(Arc::clone(field)).or_insert_with(|| columns.field(field));
         let id = view.id(columns, row);
         if id == NO_VALUE { None } else { view.cell(id).cloned() }
     }
@@ -91,9 +90,9 @@ impl<'a> Rows<'a> {
         let value = self.value(field, row);
         match (&item.test, value) {
             (Test::Null, value) => value.is_none(),
-            (Test::Field { other, how, cased }, Some(value)) => self
-                .value(other, row)
-                .is_some_and(|other| relates(*how, *cased, &value, &other)),
+            (Test::Field { other, how, cased }, Some(value)) => {
+                self.value(other, row).is_some_and(|other| relates(*how, *cased, &value, &other))
+            }
             (test, Some(value)) => test.passes_cell(&value),
             (_, None) => false,
         }

@@ -29,7 +29,7 @@ use super::resolve::Correlations;
 use aggregate::Window;
 use evaluate::{Evaluation, Flips, SMALL};
 use hits::Key;
-pub use snapshot::{SnapshotError, SnapshotKind};
+pub use snapshot::{SnapshotError, SnapshotKind, is_full_snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Group, Name, Store};
@@ -343,6 +343,12 @@ impl Live {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// The highest offset of the alerts that correlations over correlations have read here.
+    pub(super) fn highest_of_alerts(&self) -> u64 {
+        let alerts = self.positions.iter().filter(|(origin, _)| origin.stage > 0);
+        alerts.map(|(_, position)| position.offset).max().unwrap_or(0)
     }
 
     /// How many groups there are.

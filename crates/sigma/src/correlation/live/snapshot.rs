@@ -57,6 +57,12 @@ pub enum SnapshotKind {
     Incremental,
 }
 
+/// Whether bytes begin as a full snapshot does; whether they are whole is told when they are loaded.
+#[must_use]
+pub fn is_full_snapshot(bytes: &[u8]) -> bool {
+    bytes.get(MAGIC.len() + size_of::<u16>()) == Some(&0)
+}
+
 /// Why a snapshot could not be taken or loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
