@@ -86,7 +86,7 @@ impl Expression {
     }
 }
 
-/// PCRE takes a backslash before any character that means nothing special for that character itself,
+/// `\w`, `\d`, `\s` and `\b` mean ASCII, as in PCRE. PCRE takes a backslash before any character that means nothing special for that character itself,
 /// and a brace that opens no repetition for a brace.
 fn tolerant(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -107,6 +107,14 @@ fn tolerant(text: &str) -> String {
                 }
                 Some('/') => out.push('/'),
                 Some('Z') => out.push_str("(?:\\n?\\z)"),
+                Some('w') => out.push_str("[0-9A-Za-z_]"),
+                Some('W') => out.push_str("[^0-9A-Za-z_]"),
+                Some('d') => out.push_str("[0-9]"),
+                Some('D') => out.push_str("[^0-9]"),
+                Some('s') => out.push_str("[\\t\\n\\x0B\\x0C\\r ]"),
+                Some('S') => out.push_str("[^\\t\\n\\x0B\\x0C\\r ]"),
+                Some('b') if !class => out.push_str("(?-u:\\b)"),
+                Some('B') if !class => out.push_str("(?-u:\\B)"),
                 Some(escaped) => {
                     out.push('\\');
                     out.push(escaped);
@@ -185,6 +193,8 @@ mod tests {
             (r"\<a\>", "<a>"),
             (r"a{2,3}", "aaa"),
             (r"\/x", "/x"),
+            (r"^[\w.-]+\s[^\d]\b$", "a-b.c x"),
+            (r"[[:alpha:]]\W[\S\s]", "a.\n"),
         ] {
             assert!(compile(text).unwrap().is_match(value), "{text}");
         }

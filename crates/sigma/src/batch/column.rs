@@ -5,7 +5,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array,
     LargeStringArray, StringArray, StringViewArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Int32Type, TimeUnit};
 use std::borrow::Cow;
 
 /// A column of a batch.
@@ -26,14 +26,15 @@ enum Data<'a> {
     Single(&'a Float32Array),
     Bool(&'a BooleanArray),
     Time(&'a TimestampMicrosecondArray),
-    Dictionary {
-        nulls: &'a dyn Array,
-        keys: Vec<usize>,
-        values: Box<Column<'a>>,
-        distinct: usize,
-    },
+    Dictionary { nulls: &'a dyn Array, keys: Keys<'a>, values: Box<Column<'a>>, distinct: usize },
     /// Read by its display.
     Other(&'a ArrayRef),
+}
+
+/// The keys of a dictionary.
+enum Keys<'a> {
+    Plain(&'a [i32]),
+    Other(Vec<usize>),
 }
 
 impl<'a> Column<'a> {
@@ -45,6 +46,11 @@ impl<'a> Column<'a> {
     /// Whether every row is null.
     pub(super) fn is_empty(&self) -> bool {
         self.empty
+    }
+
+    /// Whether its values are texts that stand in it as they are, each for itself.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.json && matches!(self.data, Data::Text(_) | Data::Large(_) | Data::View(_))
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -62,7 +68,10 @@ impl<'a> Column<'a> {
     /// The row's place in the dictionary.
     pub(super) fn key(&self, row: usize) -> Option<usize> {
         match &self.data {
-            Data::Dictionary { nulls, keys, .. } if nulls.is_valid(row) => keys.get(row).copied(),
+            Data::Dictionary { nulls, keys, .. } if nulls.is_valid(row) => match keys {
+                Keys::Plain(keys) => keys.get(row).and_then(|key| usize::try_from(*key).ok()),
+                Keys::Other(keys) => keys.get(row).copied(),
+            },
             _ => None,
         }
     }
@@ -124,7 +133,10 @@ impl<'a> Data<'a> {
             DataType::Dictionary(..) => match array.as_any_dictionary_opt() {
                 Some(dictionary) if !dictionary.values().is_empty() => Self::Dictionary {
                     nulls: array.as_ref(),
-                    keys: dictionary.normalized_keys(),
+                    keys: match array.as_dictionary_opt::<Int32Type>() {
+                        Some(plain) => Keys::Plain(plain.keys().values()),
+                        None => Keys::Other(dictionary.normalized_keys()),
+                    },
                     values: Box::new(Column::new(dictionary.values(), false)),
                     distinct: dictionary.values().len(),
                 },

@@ -107,20 +107,31 @@ impl<'a> Columns<'a> {
     }
 
     /// The columns whose values a keyword may stand in.
-    pub(crate) fn searched(&self) -> Vec<View<'a>> {
-        let mut views = Vec::new();
+    pub(crate) fn searched(&self) -> Vec<Searched<'a>> {
+        let mut searched = Vec::new();
         for (index, name) in self.names.iter().enumerate() {
             let sent = Core::by_name(name).is_none_or(|core| SENT.contains(&core));
-            if sent && self.columns.get(index).is_some_and(|column| !column.is_empty()) {
-                let json = self.columns.get(index).is_some_and(Column::is_json);
-                let reader = if json { Reader::Leaves(index) } else { Reader::Column(index) };
-                views.push(self.view(vec![reader]));
+            let Some(column) = self.columns.get(index).filter(|column| !column.is_empty()) else {
+                continue;
+            };
+            if sent && column.is_plain() {
+                searched.push(Searched::Plain(index));
+            } else if sent {
+                let reader =
+                    if column.is_json() { Reader::Leaves(index) } else { Reader::Column(index) };
+                searched.push(Searched::Distinct(self.view(vec![reader])));
             }
         }
         for name in &self.overflowed {
-            views.push(self.view(vec![Reader::OverflowLeaves(name.clone())]));
+            let reader = Reader::OverflowLeaves(name.clone());
+            searched.push(Searched::Distinct(self.view(vec![reader])));
         }
-        views
+        searched
+    }
+
+    /// The text of a row in a column of plain texts.
+    pub(crate) fn plain(&self, index: usize, row: usize) -> Option<Cow<'a, str>> {
+        self.columns.get(index)?.text(row)
     }
 
     /// The values of a field.
@@ -216,6 +227,14 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// A column whose values a keyword may stand in.
+pub(crate) enum Searched<'a> {
+    /// Of plain texts, which are likely to be different: by its place.
+    Plain(usize),
+    /// Whose distinct values are looked at once each.
+    Distinct(View<'a>),
+}
+
 /// The distinct values of a field in a batch, found as rows are asked for.
 pub(crate) struct View<'a> {
     readers: Vec<Reader>,
@@ -302,10 +321,5 @@ impl<'a> View<'a> {
     /// A value by its number.
     pub(crate) fn cell(&self, id: u32) -> Option<&Cell<'a>> {
         self.cells.get(id as usize)
-    }
-
-    /// How many distinct values were found so far.
-    pub(crate) fn distinct(&self) -> usize {
-        self.cells.len()
     }
 }

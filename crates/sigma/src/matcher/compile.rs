@@ -5,7 +5,7 @@ use super::index::{self, Builder, Index};
 use crate::expr::{Expr, How, Item, Test};
 use crate::field::Field;
 use crate::pattern::{Pattern, Shape};
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, MatchKind};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) enum Decide {
     /// The index of its field finds it.
     Indexed,
     /// Its field's value is asked, once for each distinct value.
-    Value { field: u32, test: Test },
+    Value { field: u32, test: Test, slot: u32 },
     /// The values of two fields are compared.
     Relation { left: u32, right: u32, how: How, cased: bool },
     /// Every value of the row is asked.
@@ -53,6 +53,12 @@ pub(super) struct Group {
     pub(super) wakes: Vec<Vec<u32>>,
     /// Rules that have to be tried on every row.
     pub(super) always: Vec<u32>,
+    /// How many items ask values.
+    pub(super) asked: usize,
+    /// Fields whose values are asked themselves.
+    pub(super) dear: Vec<u32>,
+    /// The indexed items of those fields.
+    pub(super) dear_items: Vec<u32>,
 }
 
 /// The fields of all groups, each once.
@@ -88,6 +94,8 @@ struct Compiler<'f> {
     present: Vec<(u32, u32)>,
     /// How rarely each item may be expected to be fulfilled.
     weights: Vec<f64>,
+    /// How many items ask values.
+    asked: u32,
 }
 
 /// Compiles rules: what they are called outside, and their conditions.
@@ -138,7 +146,29 @@ pub(super) fn group(rules: &[(u32, &Expr)], fields: &mut Fields) -> Group {
     for (field, item, pattern) in &compiler.patterns {
         builder(*field, &mut |builder| builder.add(pattern, *item));
     }
+    let mut dear: Vec<u32> = compiler
+        .items
+        .iter()
+        .filter_map(|item| match item {
+            Decide::Value { field, .. } => Some(*field),
+            _ => None,
+        })
+        .collect();
+    dear.sort_unstable();
+    dear.dedup();
+    let of_patterns = compiler.patterns.iter().map(|(field, item, _)| (field, item));
+    let of_present = compiler.present.iter().map(|(field, item)| (field, item));
+    let mut dear_items: Vec<u32> = of_patterns
+        .chain(of_present)
+        .filter(|(field, _)| dear.contains(field))
+        .map(|(_, item)| *item)
+        .collect();
+    dear_items.sort_unstable();
+    dear_items.dedup();
     Group {
+        asked: compiler.asked as usize,
+        dear,
+        dear_items,
         fields: builders.into_iter().map(|(field, builder)| (field, builder.build())).collect(),
         items: compiler.items,
         rules: compiled,
@@ -236,8 +266,11 @@ impl Compiler<'_> {
             }
             test => {
                 let key = (Some(field), format!("{test:?}"));
-                let decide = Decide::Value { field, test: test.clone() };
-                let node = Node::Item(self.add(key, f64::INFINITY, decide).0);
+                let slot = self.asked;
+                let decide = Decide::Value { field, test: test.clone(), slot };
+                let (place, new) = self.add(key, f64::INFINITY, decide);
+                self.asked += u32::from(new);
+                let node = Node::Item(place);
                 // So that the rule is not tried on rows without the field.
                 Node::And(Box::new([self.present(field), node]))
             }
@@ -340,5 +373,5 @@ fn keyword_automaton(test: &Test) -> Option<AhoCorasick> {
             _ => None,
         })
         .collect();
-    AhoCorasick::new(needles?).ok()
+    AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(needles?).ok()
 }

@@ -10,6 +10,7 @@
 
 mod compile;
 mod explain;
+mod grams;
 mod index;
 mod run;
 mod test;
@@ -169,17 +170,27 @@ impl Matcher {
         let mut members: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
         hits.routed = 0;
         let mut run = self.run(&self.router, values);
-        let mut classes: HashMap<(u32, u32), u32, FixedState> = HashMap::default();
-        let mut groups_of: HashMap<u32, Vec<u32>, FixedState> = HashMap::default();
+        // Classes by cheap fields, with their groups where these tell them; else by all fields.
+        let mut cheap: HashMap<(u32, u32), u32, FixedState> = HashMap::default();
+        let mut decided: HashMap<u32, Option<Vec<u32>>, FixedState> = HashMap::default();
+        let mut dear: HashMap<(u32, u32), u32, FixedState> = HashMap::default();
+        let mut groups_of: HashMap<(u32, u32), Vec<u32>, FixedState> = HashMap::default();
         for row in 0..rows {
-            let class = run.class(values, row, &mut classes);
-            let groups = groups_of.entry(class).or_insert_with(|| {
-                let mut groups = Vec::new();
-                run.row(values, row, &mut groups);
-                groups
-            });
+            let class = run.class(values, row, true, 0, &mut cheap);
+            let known = decided.entry(class).or_insert_with(|| run.decided(values, row));
+            let groups = match known {
+                Some(groups) => groups,
+                None => {
+                    let further = run.class(values, row, false, 0, &mut dear);
+                    groups_of.entry((class, further)).or_insert_with(|| {
+                        let mut groups = Vec::new();
+                        run.row(values, row, &mut groups);
+                        groups
+                    })
+                }
+            };
             hits.routed += usize::from(!groups.is_empty());
-            for group in groups {
+            for group in groups.iter() {
                 if let Some(rows) = members.get_mut(*group as usize) {
                     rows.push(row as u32);
                 }

@@ -3,8 +3,8 @@
 use super::compile::{Decide, Group, Keyword, Node};
 use super::index::Scratch;
 use super::test::relates;
-use crate::batch::{Cell, Columns, NO_VALUE, View};
-use crate::pattern::fold;
+use crate::batch::{Cell, Columns, NO_VALUE, Searched, View};
+use crate::pattern::fold_into;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Values<'a> {
     pub(super) columns: Columns<'a>,
     /// By the fields' places in the matcher's list; filled in as they are asked for.
     views: Vec<Option<View<'a>>>,
-    searched: Option<Vec<View<'a>>>,
+    searched: Option<Vec<Searched<'a>>>,
 }
 
 impl<'a> Values<'a> {
@@ -71,10 +71,11 @@ pub(super) struct Run<'g> {
     /// The row in which each rule was woken last.
     woken: Vec<u32>,
     candidates: Vec<u32>,
-    /// For items that ask values: what each value answered, 0 when it was not asked.
+    /// For items that ask values, by their slots: what each value answered, 0 when it was not asked.
     answers: Vec<Vec<u8>>,
     /// For keywords: the same for each searched column.
-    keyword_answers: Vec<Vec<Vec<u8>>>,
+    keyword_answers: HashMap<u32, Vec<Vec<u8>>, FixedState>,
+    folded: String,
     /// Numbers of lists of items, from 1.
     lists: HashMap<Vec<u32>, u32, FixedState>,
     mark: u32,
@@ -105,8 +106,9 @@ impl<'g> Run<'g> {
             fulfilled: vec![0; group.items.len()],
             woken: vec![0; group.rules.len()],
             candidates: Vec::new(),
-            answers: vec![Vec::new(); group.items.len()],
-            keyword_answers: Vec::new(),
+            answers: vec![Vec::new(); group.asked],
+            keyword_answers: HashMap::default(),
+            folded: String::new(),
             lists: HashMap::default(),
             mark: 0,
         }
@@ -143,17 +145,22 @@ impl<'g> Run<'g> {
         }
     }
 
-    /// A number for what the values of a row fulfil: rows with the same number match the same rules.
+    /// A number for what the values of a row fulfil in fields that are cheap to ask, or in the others:
+    /// rows with the same number match the same rules.
     pub(super) fn class(
         &mut self,
         values: &mut Values<'_>,
         row: usize,
+        cheap: bool,
+        mut class: u32,
         classes: &mut HashMap<(u32, u32), u32, FixedState>,
     ) -> u32 {
-        let mut class = 0;
         for at in 0..self.active.len() {
             let Some(&place) = self.active.get(at) else { break };
             let Some((field, _)) = self.group.fields.get(place) else { continue };
+            if self.is_cheap(*field) != cheap {
+                continue;
+            }
             let id = values.id(*field, row);
             if id == NO_VALUE {
                 continue;
@@ -165,6 +172,69 @@ impl<'g> Run<'g> {
             }
         }
         class
+    }
+
+    /// Whether no item asks the values of a field themselves.
+    fn is_cheap(&self, field: u32) -> bool {
+        !self.group.dear.contains(&field)
+    }
+
+    /// What the rules that a row matches are called, by its cheap fields alone; `None` when it
+    /// takes the others to tell.
+    pub(super) fn decided(&mut self, values: &mut Values<'_>, row: usize) -> Option<Vec<u32>> {
+        self.mark += 1;
+        for at in 0..self.active.len() {
+            let Some(&place) = self.active.get(at) else { break };
+            let Some((field, _)) = self.group.fields.get(place) else { continue };
+            let id = if self.is_cheap(*field) { values.id(*field, row) } else { NO_VALUE };
+            if id != NO_VALUE {
+                let (start, end) = self.scan(values, place, id);
+                self.wake(start, end);
+            }
+        }
+        let mut matched = Vec::new();
+        for (name, node) in &self.group.rules {
+            if self.known(node)? {
+                matched.push(*name);
+            }
+        }
+        Some(matched)
+    }
+
+    /// Whether a condition holds, if the cheap fields tell.
+    fn known(&self, node: &Node) -> Option<bool> {
+        match node {
+            Node::Item(item) => match self.group.items.get(*item as usize) {
+                Some(Decide::Indexed) if !self.group.dear_items.contains(item) => {
+                    Some(self.fulfilled.get(*item as usize) == Some(&self.mark))
+                }
+                _ => None,
+            },
+            Node::Not(part) => self.known(part).map(|holds| !holds),
+            Node::And(parts) => {
+                let mut all = Some(true);
+                for part in parts {
+                    match self.known(part) {
+                        Some(false) => return Some(false),
+                        Some(true) => {}
+                        None => all = None,
+                    }
+                }
+                all
+            }
+            Node::Or(parts) => {
+                let mut any = Some(false);
+                for part in parts {
+                    match self.known(part) {
+                        Some(true) => return Some(true),
+                        Some(false) => {}
+                        None => any = None,
+                    }
+                }
+                any
+            }
+            Node::AtLeast(..) => None,
+        }
     }
 
     /// A number for the items that a value fulfils and the answers that it gives, over all fields; 0
@@ -181,7 +251,7 @@ impl<'g> Run<'g> {
             self.found.get(start as usize..end as usize).unwrap_or_default().to_vec();
         let field = self.group.fields.get(place).map(|(field, _)| *field);
         for (item, decide) in self.group.items.iter().enumerate() {
-            if let Decide::Value { field: of, test } = decide
+            if let Decide::Value { field: of, test, .. } = decide
                 && Some(*of) == field
                 && values.cell(*of, id).is_some_and(|cell| test.passes_cell(cell))
             {
@@ -264,12 +334,12 @@ impl<'g> Run<'g> {
     fn decide(&mut self, item: u32, values: &mut Values<'_>, row: usize) -> bool {
         match self.group.items.get(item as usize) {
             Some(Decide::Indexed) => self.fulfilled.get(item as usize) == Some(&self.mark),
-            Some(Decide::Value { field, test }) => {
+            Some(Decide::Value { field, test, slot }) => {
                 let id = values.id(*field, row);
                 if id == NO_VALUE {
                     return false;
                 }
-                let Some(answers) = self.answers.get_mut(item as usize) else { return false };
+                let Some(answers) = self.answers.get_mut(*slot as usize) else { return false };
                 remembered(answers, id, || {
                     values.cell(*field, id).is_some_and(|cell| test.passes_cell(cell))
                 })
@@ -297,24 +367,33 @@ impl<'g> Run<'g> {
         row: usize,
     ) -> bool {
         let columns = &values.columns;
-        let views = values.searched.get_or_insert_with(|| columns.searched());
-        if self.keyword_answers.is_empty() {
-            self.keyword_answers.resize(self.group.items.len(), Vec::new());
-        }
-        let Some(answers) = self.keyword_answers.get_mut(item as usize) else { return false };
-        answers.resize(views.len(), Vec::new());
-        views.iter_mut().zip(answers).any(|(view, answers)| {
-            let id = view.id(columns, row);
-            id != NO_VALUE
-                && remembered(answers, id, || {
-                    view.cell(id).is_some_and(|cell| match &keyword.automaton {
-                        Some(automaton) => {
-                            cell.texts().any(|text| automaton.is_match(fold(text).as_ref()))
-                        }
-                        None => keyword.test.passes_cell(cell),
+        let searched = values.searched.get_or_insert_with(|| columns.searched());
+        let answers = self.keyword_answers.entry(item).or_default();
+        answers.resize(searched.len(), Vec::new());
+        let folded = &mut self.folded;
+        searched.iter_mut().zip(answers).any(|(searched, answers)| match searched {
+            Searched::Plain(place) => columns
+                .plain(*place, row)
+                .is_some_and(|text| keyword.passes(&text, folded)),
+            Searched::Distinct(view) => {
+                let id = view.id(columns, row);
+                id != NO_VALUE
+                    && remembered(answers, id, || {
+                        view.cell(id)
+                            .is_some_and(|cell| cell.texts().any(|text| keyword.passes(text, folded)))
                     })
-                })
+            }
         })
+    }
+}
+
+impl Keyword {
+    fn passes(&self, text: &str, buffer: &mut String) -> bool {
+        let folded = if fold_into(text, buffer) { buffer.as_str() } else { text };
+        match &self.automaton {
+            Some(automaton) => automaton.is_match(folded),
+            None => self.test.passes(text, folded),
+        }
     }
 }
 

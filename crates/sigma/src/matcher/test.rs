@@ -1,7 +1,7 @@
 //! Tests of single values, and the plain evaluator that walks a condition row by row. It explains
 //! matches, and the fast one is held against it.
 
-use crate::batch::{Cell, Columns, NO_VALUE, View};
+use crate::batch::{Cell, Columns, NO_VALUE, Searched, View};
 use crate::expr::{Expr, How, Item, Test};
 use crate::field::Field;
 use crate::pattern::fold;
@@ -52,7 +52,7 @@ pub(crate) fn relates(how: How, cased: bool, left: &Cell<'_>, right: &Cell<'_>) 
 pub(crate) struct Rows<'a> {
     pub(crate) columns: Columns<'a>,
     fields: HashMap<Arc<Field>, View<'a>, FixedState>,
-    searched: Option<Vec<View<'a>>>,
+    searched: Option<Vec<Searched<'a>>>,
 }
 
 impl<'a> Rows<'a> {
@@ -101,11 +101,17 @@ impl<'a> Rows<'a> {
     /// The first value of the row that passes a test, whatever its field.
     pub(crate) fn keyword(&mut self, test: &Test, row: usize) -> Option<String> {
         let columns = &self.columns;
-        let views = self.searched.get_or_insert_with(|| columns.searched());
-        views.iter_mut().find_map(|view| {
-            let id = view.id(columns, row);
-            let cell = if id == NO_VALUE { None } else { view.cell(id) }?;
-            cell.texts().find(|text| test.passes(text, &fold(text))).map(str::to_owned)
+        let searched = self.searched.get_or_insert_with(|| columns.searched());
+        searched.iter_mut().find_map(|searched| match searched {
+            Searched::Plain(place) => columns
+                .plain(*place, row)
+                .filter(|text| test.passes(text, &fold(text)))
+                .map(|text| text.into_owned()),
+            Searched::Distinct(view) => {
+                let id = view.id(columns, row);
+                let cell = if id == NO_VALUE { None } else { view.cell(id) }?;
+                cell.texts().find(|text| test.passes(text, &fold(text))).map(str::to_owned)
+            }
         })
     }
 }
