@@ -185,8 +185,10 @@ impl Busy {
 
     /// Makes the episodes anew from what is sealed and the windows behind it.
     fn rebuild(&mut self, correlation: &Correlation, hits: &Hits) {
-        self.episodes.clear();
-        self.episodes.extend(self.sealed);
+        // Those before the sealed one are final too: a cut ended them.
+        let sealed = self.sealed;
+        self.episodes.retain(|episode| sealed.is_some_and(|sealed| episode.open < sealed.open));
+        self.episodes.extend(sealed);
         self.is_dirty |= !self.given.is_empty();
         for at in self.unsealed(correlation, hits)..hits.len() {
             if hits.fulfils(at) {

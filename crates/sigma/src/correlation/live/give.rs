@@ -216,7 +216,7 @@ impl Live {
             given.number += 1;
             (given.last, given.opened) = (episode.last, episode.opened);
             (given.changed, given.cut) = (None, cut);
-            let from = from.unwrap_or_else(|| episode.last.next());
+            let from = from.unwrap_or_else(|| episode.last.next()).max(anchor);
             out.extend(self.revision(group, given, opened_before, (from, episode.last)));
         }
         if let Some(busy) = self.store.get_mut(handle).and_then(|group| group.busy.as_mut()) {

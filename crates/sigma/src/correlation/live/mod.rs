@@ -29,6 +29,7 @@ use super::resolve::Correlations;
 use aggregate::Window;
 use evaluate::{Evaluation, Flips, SMALL};
 use hits::Key;
+use palisade_event::slot::SLOTS;
 pub use snapshot::{SnapshotError, SnapshotKind, is_full_snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -218,7 +219,7 @@ impl Live {
         let Some(&number) = self.places.get(hit.correlation) else { return };
         let Some(rule) = self.rules.get(number as usize) else { return };
         let correlation = Arc::clone(&rule.correlation);
-        let Some(value) = correlation.admits(hit) else {
+        let Some(value) = correlation.admits(hit).filter(|_| hit.slot.0 < SLOTS) else {
             self.counters.not_counted += 1;
             return;
         };

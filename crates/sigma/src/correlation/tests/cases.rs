@@ -267,7 +267,9 @@ impl Owned {
 }
 
 pub(super) fn records(random: &mut Random) -> Vec<Matched> {
-    let count = random.between(1, 60);
+    // Sometimes one large group, whose window is kept.
+    let large = random.chance(8);
+    let count = if large { random.between(80, 250) } else { random.between(1, 60) };
     let reach = random.between(2, 40) * 2;
     (0..count)
         .map(|_| {
@@ -291,7 +293,7 @@ pub(super) fn records(random: &mut Random) -> Vec<Matched> {
                     Some("bob"),
                     None,
                 ]),
-                host: if random.chance(50) { "web" } else { "db" },
+                host: if large || random.chance(50) { "web" } else { "db" },
                 item: *random.pick::<&str>(&["a", "b", "c", "d", "e"]),
                 amount: match random.below(10) {
                     0 => "none".to_owned(),

@@ -2,4 +2,6 @@ mod cases;
 mod counterexamples;
 mod definitions;
 mod law;
+mod scale;
 mod simulation;
+mod snapshots;

@@ -71,6 +71,8 @@ pub(super) struct Simulation<'s> {
     told: BTreeMap<(Origin, String, Option<usize>), i64>,
     pub(super) standings: Standings,
     pub(super) revisions: u64,
+    /// What happened, for a single seed.
+    pub(super) log: Vec<String>,
 }
 
 const DOMAINS: [&str; 2] = ["live", "load:1"];
@@ -107,6 +109,7 @@ impl<'s> Simulation<'s> {
             told: BTreeMap::new(),
             standings: Standings::default(),
             revisions: 0,
+            log: Vec::new(),
         };
         simulation.send_records(records, random);
         simulation
@@ -216,6 +219,13 @@ impl<'s> Simulation<'s> {
 
     fn step(&mut self, reader: usize, step: &Step) {
         let out = self.partitions[reader].step(step);
+        if std::env::var_os("PALISADE_SEED").is_some() {
+            self.log.push(match step {
+                Step::Reload(set) => format!("{reader}: reload {}", set.len()),
+                step => format!("{reader}: {step:?}"),
+            });
+            self.log.extend(out.iter().map(|revision| format!("    {revision:?}")));
+        }
         for revision in &out {
             self.revisions += 1;
             self.standings.apply(revision);
