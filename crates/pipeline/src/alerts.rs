@@ -22,7 +22,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// What a detector says about one row of a frame.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct RowAlert {
     /// The row in the frame.
     pub row: usize,
@@ -47,7 +47,7 @@ pub struct RowAlert {
 }
 
 /// What the alert of a written rule tells beside that of a detector.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RuleAlert {
     /// Which.
     pub rule: Arc<Rule>,

@@ -26,8 +26,6 @@ const MAX_NAME: usize = 1_024;
 pub(crate) struct Correlation {
     pub(crate) file: Arc<str>,
     pub(crate) line: u64,
-    /// The hash of its text, 32 hexadecimal digits.
-    pub(crate) version: String,
     pub(crate) rule: rsigma_parser::CorrelationRule,
 }
 
@@ -170,7 +168,7 @@ impl Loader {
         if node.get("correlation").is_some() {
             let rule = correlation(document.text, line)?;
             self.claim(file, line, rule.id.as_deref(), rule.name.as_deref())?;
-            self.correlations.push(Correlation { file: Arc::clone(file), line, version, rule });
+            self.correlations.push(Correlation { file: Arc::clone(file), line, rule });
             return Ok(());
         }
         if let Some(filter) = node.get("filter") {

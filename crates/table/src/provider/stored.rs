@@ -56,7 +56,7 @@ pub fn stored_segments(
         }
         let mine = match rows_of_tenant(cache, file, tenant.as_str())? {
             Rows::None => continue,
-            Rows::All => vec![0..file.meta.rows],
+            Rows::All => std::iter::once(0..file.meta.rows).collect(),
             Rows::Ranges(ranges) => ranges,
         };
         let footer = cache.footer(file)?;
