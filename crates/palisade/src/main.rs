@@ -6,8 +6,10 @@ mod allocator;
 mod client;
 mod commands;
 mod config;
+mod event_files;
 mod maintenance;
 mod reload;
+mod rules;
 mod server;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +47,8 @@ enum Command {
     Query(commands::query::Query),
     /// Read lines, print entropy, threat score and reasons as JSON lines.
     Score(commands::score::Score),
+    /// Look at Sigma rules: check, list, match, explain, test.
+    Rule(commands::rule::Rule),
     /// Make, list and revoke API keys.
     Key(commands::key::Key),
     /// Look at the durable log.
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
         Command::Table(table) => table.run(&config),
         Command::Query(query) => query.run(&config),
         Command::Score(score) => score.run(),
+        Command::Rule(rule) => rule.run(&config),
         Command::Key(key) => key.run(&config),
         Command::Log(log) => log.run(&config),
         Command::Bench(bench) => bench.run(&config, arguments.data.as_deref()),

@@ -6,6 +6,7 @@
 //! record is appended again until it is durable.
 
 use crate::config::{self, BaselineMode, Config, ListKind};
+use crate::rules::{self, Found};
 use crate::server::Failure;
 use arc_swap::ArcSwap;
 use palisade_api::{ConfigStatus, HostNames, ReloadError};
@@ -21,6 +22,7 @@ use palisade_ingest::http::HttpDoors;
 use palisade_pipeline::activate::Activator;
 use palisade_pipeline::clock::Clock;
 use palisade_pipeline::control::DetectorSettings;
+use palisade_pipeline::rules::Books;
 use palisade_query::Limits;
 use palisade_table::{RetentionRule, Tables};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -205,6 +207,7 @@ pub(crate) struct Parts {
     pub(crate) catalog: Catalog,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) activator: Arc<Activator>,
+    pub(crate) books: Arc<Books>,
     pub(crate) limits: Arc<ArcSwap<Limits>>,
     pub(crate) hosts: Arc<ArcSwap<HostNames>>,
     pub(crate) status: Arc<ArcSwap<ConfigStatus>>,
@@ -228,6 +231,9 @@ pub(crate) struct Reloader {
     /// The file as it was at the last look.
     seen: Mark,
     lists: Vec<Mark>,
+    /// The rule files as they were when they were read, and at the last look.
+    rules: Vec<Found>,
+    seen_rules: Vec<Found>,
 }
 
 impl Reloader {
@@ -240,8 +246,18 @@ impl Reloader {
             ..ConfigStatus::default()
         };
         parts.status.store(Arc::new(status));
-        let mut reloader =
-            Self { source, config, parts, file: None, seen: None, lists: Vec::new() };
+        let mut reloader = Self {
+            source,
+            config,
+            parts,
+            file: None,
+            seen: None,
+            lists: Vec::new(),
+            rules: Vec::new(),
+            seen_rules: Vec::new(),
+        };
+        reloader.rules = reloader.find_rules();
+        reloader.seen_rules.clone_from(&reloader.rules);
         reloader.file = reloader.mark_file();
         reloader.seen = reloader.file;
         reloader.lists = reloader.mark_lists();
@@ -250,6 +266,10 @@ impl Reloader {
 
     fn mark_file(&self) -> Mark {
         self.source.file.as_deref().and_then(mark)
+    }
+
+    fn find_rules(&self) -> Vec<Found> {
+        rules::find(&self.config.detect.rules).unwrap_or_default()
     }
 
     fn mark_lists(&self) -> Vec<Mark> {
@@ -292,6 +312,12 @@ impl Reloader {
                 self.lists = lists;
                 self.reload_lists();
             }
+            let found = self.find_rules();
+            if found != self.rules && found == self.seen_rules {
+                self.reload_rules().await;
+                self.rules.clone_from(&found);
+            }
+            self.seen_rules = found;
             if self.parts.activator.is_pending()
                 && !self.source.only_asks
                 && let Err(error) = self.parts.activator.settle().await
@@ -309,6 +335,17 @@ impl Reloader {
                 self.parts.gateway.lists().store(Arc::new(new));
             }
             Err(error) => tracing::error!(%error, "the lists in force stay"),
+        }
+    }
+
+    /// Rules that can't be read leave the old ones in force; single rules that are wrong are left out by name.
+    async fn reload_rules(&self) {
+        if self.source.only_asks {
+            return;
+        }
+        let Parts { activator, books, catalog, .. } = &self.parts;
+        if let Err(error) = rules::intend(activator, books, catalog, &self.config).await {
+            tracing::error!(%error, "the rules in force stay");
         }
     }
 
@@ -409,6 +446,9 @@ impl Reloader {
                 tracing::warn!(%error, "settings are not in force yet, it is tried again");
             }
         }
+        if new.detect.rules != self.config.detect.rules {
+            rules::intend(&parts.activator, &parts.books, &parts.catalog, &new).await?;
+        }
         if let Some(set) = &self.source.set_level
             && let Err(error) = set(&new.logging.level)
         {
@@ -431,6 +471,8 @@ impl Reloader {
         tracing::info!(keys = keys.join(", "), "the configuration was read again");
         self.config = new;
         self.lists = self.mark_lists();
+        self.rules = self.find_rules();
+        self.seen_rules.clone_from(&self.rules);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use crate::reload::{
     Parts, ReloadMetrics, Reloader, Source, body_limits, decode_limits, detector_settings,
     host_names, query_limits, read_lists, retention,
 };
+use crate::rules;
 use arc_swap::ArcSwap;
 use palisade_api::live::Watch;
 use palisade_api::{ApiState, KeyStore};
@@ -220,7 +221,7 @@ impl Server {
         let activator =
             Arc::new(Activator::new(Arc::clone(&log), catalog.clone(), Arc::clone(&clock)));
         if !source.only_asks {
-            runtime.block_on(put_in_force(&activator, &engine, config))?;
+            runtime.block_on(put_in_force(&activator, &engine, &books, &catalog, config))?;
         }
         let gateway = Arc::new(Gateway::start(
             GatewayFoundations {
@@ -306,6 +307,7 @@ impl Server {
                 catalog: catalog.clone(),
                 clock: Arc::clone(&clock),
                 activator,
+                books,
                 limits,
                 hosts,
                 status,
@@ -431,10 +433,13 @@ impl Server {
 async fn put_in_force(
     activator: &Activator,
     engine: &Engine,
+    books: &Arc<Books>,
+    catalog: &Catalog,
     config: &Config,
 ) -> Result<(), Failure> {
     activator.operators(&engine.in_force()).await?;
     activator.detectors(&detector_settings(config)).await?;
+    rules::intend(activator, books, catalog, config).await?;
     match activator.settle().await {
         Ok(_) => Ok(()),
         // The intents are in the catalog; a nearly full disk refuses records as it refuses these.

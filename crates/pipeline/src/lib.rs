@@ -17,6 +17,7 @@ pub mod error;
 mod feed;
 mod finisher;
 mod flow;
+pub mod hunt;
 pub mod ledger;
 pub mod live;
 pub mod metrics;

@@ -7,6 +7,7 @@ pub(crate) mod ingest;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod query;
+pub(crate) mod rule;
 pub(crate) mod run;
 pub(crate) mod score;
 pub(crate) mod table;

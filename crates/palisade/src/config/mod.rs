@@ -135,6 +135,8 @@ pub(crate) struct Detect {
     pub(crate) threat_threshold: f32,
     /// Lists of addresses: reputation, block and allow lists. Read again when they change.
     pub(crate) lists: Vec<List>,
+    /// Files and directories of Sigma rules, filters and correlations. Read again when they change.
+    pub(crate) rules: Vec<PathBuf>,
 }
 
 /// How user behaviour is scored.
@@ -301,6 +303,7 @@ impl Default for Detect {
             threshold: 0.7,
             threat_threshold: 0.7,
             lists: Vec::new(),
+            rules: Vec::new(),
         }
     }
 }

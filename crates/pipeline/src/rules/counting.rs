@@ -3,7 +3,7 @@
 use super::{FrameRules, Rules};
 use crate::alerts::{AlertRow, RecordIds};
 use crate::control::InForce;
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use palisade_event::column::Text;
 use palisade_event::domain::LIVE;
@@ -36,8 +36,29 @@ pub(crate) struct Counting {
 }
 
 /// The name of a tenant's domain: loads of two tenants may be called the same, and end apart.
-fn domain_key(tenant: &str, domain: &str) -> String {
+pub(crate) fn domain_key(tenant: &str, domain: &str) -> String {
     if domain == LIVE { LIVE.to_owned() } else { format!("{tenant}{SEPARATOR}{domain}") }
+}
+
+/// Tenant, domain, event time and clock of the rows of a batch.
+pub(crate) fn hit_rows<'b>(
+    batch: &'b RecordBatch,
+) -> impl Fn(usize) -> (&'b str, &'b str, i64, i64) {
+    let text = |core: Core| Text::in_batch(batch, core.name());
+    let micros = |core: Core| {
+        let column = batch.column_by_name(core.name())?;
+        column.as_primitive_opt::<TimestampMicrosecondType>()
+    };
+    let (tenants, domains) = (text(Core::Tenant), text(Core::Domain));
+    let (times, clocks) = (micros(Core::Time), micros(Core::IngestTime));
+    move |row| {
+        let value = |array: Option<&TimestampMicrosecondArray>| {
+            array.filter(|array| row < array.len()).map_or(0, |array| array.value(row))
+        };
+        let tenant = tenants.and_then(|tenants| tenants.get(row)).unwrap_or_default();
+        let domain = domains.and_then(|domains| domains.get(row)).unwrap_or(LIVE);
+        (tenant, domain, value(times), value(clocks))
+    }
 }
 
 /// The domain of such a name.
@@ -82,21 +103,11 @@ impl Counting {
         if found.counted.is_empty() {
             return Vec::new();
         }
-        let text = |core: Core| Text::in_batch(batch, core.name());
-        let micros = |core: Core| {
-            let column = batch.column_by_name(core.name())?;
-            column.as_primitive_opt::<TimestampMicrosecondType>()
-        };
-        let (tenants, domains) = (text(Core::Tenant), text(Core::Domain));
         let records = RecordIds::of(batch);
-        let (times, clocks) = (micros(Core::Time), micros(Core::IngestTime));
+        let about = hit_rows(batch);
         for counted in &found.counted {
             let row = counted.row;
-            let value = |array: Option<&arrow::array::TimestampMicrosecondArray>| {
-                array.filter(|array| row < array.len()).map_or(0, |array| array.value(row))
-            };
-            let tenant = tenants.and_then(|tenants| tenants.get(row)).unwrap_or_default();
-            let domain = domains.and_then(|domains| domains.get(row)).unwrap_or(LIVE);
+            let (tenant, domain, time, clock) = about(row);
             let domain = domain_key(tenant, domain);
             let hit = Hit {
                 correlation: counted.correlation,
@@ -106,8 +117,8 @@ impl Counting {
                 slot: group_slot(tenant, &counted.group, SLOTS),
                 group: &counted.group,
                 record: records.get(row),
-                time: value(times),
-                clock: value(clocks),
+                time,
+                clock,
                 value: counted.value,
                 kind: HitKind::Record,
             };

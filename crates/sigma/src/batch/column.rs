@@ -26,7 +26,12 @@ enum Data<'a> {
     Single(&'a Float32Array),
     Bool(&'a BooleanArray),
     Time(&'a TimestampMicrosecondArray),
-    Dictionary { nulls: &'a dyn Array, keys: Keys<'a>, values: Box<Column<'a>>, distinct: usize },
+    Dictionary {
+        nulls: &'a dyn Array,
+        keys: Keys<'a>,
+        values: Box<Column<'a>>,
+        distinct: usize,
+    },
     /// Read by its display.
     Other(&'a ArrayRef),
 }

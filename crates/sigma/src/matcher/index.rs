@@ -103,7 +103,8 @@ impl Builder {
         let bytes: usize = self.needles.iter().map(String::len).sum();
         let compared = std::env::var_os("SIGMA_AC").is_some();
         let few_enough = bytes <= DENSE || compared;
-        let kind = if bytes <= DENSE { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+        let kind =
+            if bytes <= DENSE { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
         self.index.finder = if self.needles.is_empty() {
             Finder::None
         } else {
@@ -281,7 +282,10 @@ mod tests {
     use std::borrow::Cow;
 
     /// Texts of these characters.
-    fn text(of: &str, length: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = String> + use<> {
+    fn text(
+        of: &str,
+        length: std::ops::RangeInclusive<usize>,
+    ) -> impl Strategy<Value = String> + use<> {
         let of: Vec<char> = of.chars().collect();
         prop::collection::vec(prop::sample::select(of), length)
             .prop_map(|characters| characters.into_iter().collect())

@@ -372,15 +372,16 @@ impl<'g> Run<'g> {
         answers.resize(searched.len(), Vec::new());
         let folded = &mut self.folded;
         searched.iter_mut().zip(answers).any(|(searched, answers)| match searched {
-            Searched::Plain(place) => columns
-                .plain(*place, row)
-                .is_some_and(|text| keyword.passes(&text, folded)),
+            Searched::Plain(place) => {
+                columns.plain(*place, row).is_some_and(|text| keyword.passes(&text, folded))
+            }
             Searched::Distinct(view) => {
                 let id = view.id(columns, row);
                 id != NO_VALUE
                     && remembered(answers, id, || {
-                        view.cell(id)
-                            .is_some_and(|cell| cell.texts().any(|text| keyword.passes(text, folded)))
+                        view.cell(id).is_some_and(|cell| {
+                            cell.texts().any(|text| keyword.passes(text, folded))
+                        })
                     })
             }
         })

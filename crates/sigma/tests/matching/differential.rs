@@ -93,7 +93,8 @@ fn the_peer_finds_the_same() {
         let batch = support::batch(&body);
         matcher.matches(&batch, &mut hits);
         for (row, document) in documents.iter().enumerate() {
-            let found: BTreeSet<&str> = hits.of(row).iter().map(|rule| ids[*rule as usize]).collect();
+            let found: BTreeSet<&str> =
+                hits.of(row).iter().map(|rule| ids[*rule as usize]).collect();
             let theirs = engine.evaluate(&JsonEvent::borrow(document));
             let theirs: BTreeSet<&str> = theirs
                 .iter()

@@ -179,7 +179,11 @@ fn other_fields_and_parts_of_moments() {
 fn keywords_stand_anywhere_in_a_record() {
     let keywords = |list: &str| format!("keywords:\n{list}\ncondition: keywords");
     for (list, record, expected) in [
-        ("    - 'Event::Clear'\n    - 'x'", json!({"a": 1, "b": {"c": "do event::clear now"}}), true),
+        (
+            "    - 'Event::Clear'\n    - 'x'",
+            json!({"a": 1, "b": {"c": "do event::clear now"}}),
+            true,
+        ),
         ("    - 'event::clear'", json!({"event::clear": "a"}), false),
         ("    - 'a*c'", json!({"f": "xabcx"}), true),
         ("    - 'deep'", json!({"f": [{"g": ["the Deep end"]}]}), true),
@@ -230,6 +234,10 @@ fn conditions_bind_and_choose_as_the_specification_says() {
         ("[sel_a, sel_b and other]", "bo", true),
         ("['sel_a', 'sel_b and other']", "b", false),
     ] {
-        assert_eq!(matches(&detection(condition), &record(fields)), expected, "{condition} {fields}");
+        assert_eq!(
+            matches(&detection(condition), &record(fields)),
+            expected,
+            "{condition} {fields}"
+        );
     }
 }
