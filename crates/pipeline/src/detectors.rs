@@ -263,6 +263,11 @@ impl OrderedDetectors {
         self.counting.snapshot_step(out)
     }
 
+    /// Whether time alone can decide something (T3).
+    pub(crate) fn waits_for_time(&self) -> bool {
+        self.counting.waits()
+    }
+
     /// Time goes on. Answers what that decides about alerts of correlations.
     pub(crate) fn on_tick(&mut self, offset: Offset, clock: i64) -> Vec<AlertRow> {
         self.norms.on_tick();

@@ -70,6 +70,7 @@ impl Finisher {
         from: Offset,
         most_uncommitted: u64,
     ) -> Self {
+        live.set_waits_for_time(detectors.waits_for_time());
         Self {
             in_force: ArcSwap::from_pointee(detectors.in_force().clone()),
             waiting: Mutex::default(),
@@ -164,6 +165,7 @@ impl Finisher {
                 self.in_force.store(Arc::new(detectors.in_force().clone()));
             }
         }
+        self.live.set_waits_for_time(detectors.waits_for_time());
         let visible = flight.offset.next();
         if flight.full {
             self.tables.advance(visible);

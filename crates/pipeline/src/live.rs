@@ -6,7 +6,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::broadcast;
 
 /// How many of the latest alerts are kept for a tenant.
@@ -68,15 +68,32 @@ pub struct Counts {
 pub struct Live {
     tenants: RwLock<HashMap<String, Arc<TenantCounters>, foldhash::fast::FixedState>>,
     alerts: broadcast::Sender<(Arc<str>, Arc<LiveAlert>)>,
+    /// Something in the pipeline is decided by time going on.
+    waits_for_time: AtomicBool,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { tenants: RwLock::default(), alerts: broadcast::channel(1024).0 }
+        Self {
+            tenants: RwLock::default(),
+            alerts: broadcast::channel(1024).0,
+            waits_for_time: AtomicBool::new(false),
+        }
     }
 }
 
 impl Live {
+    /// Whether anything waits for ticks though no records come (T3).
+    #[must_use]
+    pub fn waits_for_time(&self) -> bool {
+        self.waits_for_time.load(Ordering::Acquire)
+    }
+
+    /// Says whether anything does.
+    pub(crate) fn set_waits_for_time(&self, waits: bool) {
+        self.waits_for_time.store(waits, Ordering::Release);
+    }
+
     /// The counters of a tenant, made when first asked for.
     #[must_use]
     pub fn tenant(&self, tenant: &str) -> Arc<TenantCounters> {

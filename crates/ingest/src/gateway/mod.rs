@@ -401,7 +401,7 @@ impl Shared {
 }
 
 /// Appends the gateway's clock every second in which something could wait for it (T3): a second
-/// with records, and one more.
+/// with records, and one more; as long as the pipeline says that something waits.
 fn tick(shared: &Shared, stopped: &(Mutex<bool>, Condvar)) {
     let mut quiet = true;
     loop {
@@ -418,7 +418,7 @@ fn tick(shared: &Shared, stopped: &(Mutex<bool>, Condvar)) {
         let peak = this_second.swap(shared.active.load(Ordering::Acquire), Ordering::AcqRel);
         last_second.store(peak, Ordering::Release);
         let records = shared.since_tick.swap(0, Ordering::AcqRel);
-        if records == 0 && quiet {
+        if records == 0 && quiet && !shared.on.live.waits_for_time() {
             continue;
         }
         quiet = records == 0;

@@ -160,6 +160,11 @@ impl Counting {
         rows.collect()
     }
 
+    /// Whether time alone can decide something.
+    pub(crate) fn waits(&self) -> bool {
+        self.cascade.live().groups() > 0
+    }
+
     /// Begins to write the state as it is now; false while an earlier one is being written, which is a defect.
     pub(crate) fn begin_snapshot(&mut self, full: bool) -> bool {
         if full {

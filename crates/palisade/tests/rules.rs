@@ -1,0 +1,191 @@
+//! Sigma rules and correlations on a real server: alerts while records stream, the same after SIGKILL, rules that
+//! change, and the commands on files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
+#[allow(dead_code, reason = "shared with other tests of the binary")]
+mod support;
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+use support::{Server, output, palisade, rows, text, until};
+
+const FAILED: &str = "title: Failed login\nid: failed\nname: failed_login\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type: login_failed\n  condition: selection\nlevel: low\n";
+const MANY: &str = "title: Many failed logins\nid: many\nauthor: Ada\ntags:\n  - attack.t1110\ncorrelation:\n  type: event_count\n  rules:\n    - failed_login\n  group-by:\n    - src_ip\n  timespan: 1m\n  condition:\n    gte: 5\nlevel: high\n";
+const ADMIN: &str = "title: New administrator\nid: admin\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type: privilege_change\n    user|startswith: ada\n  condition: selection\nlevel: critical\n";
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+fn start(data: &Path, rules: &Path) -> Server {
+    let config = data.join("palisade.yaml");
+    std::fs::write(&config, format!("detect:\n  rules: [{}]\n", rules.display())).unwrap();
+    Server::start_with(palisade(data).env("PALISADE_CONFIG", &config))
+}
+
+fn failed(ids: std::ops::Range<u32>, address: &str) -> String {
+    let at = now();
+    let event = |id| {
+        json!({"event_id": format!("f{id}"), "user": "bob", "type": "login_failed",
+               "src_ip": address, "timestamp": at})
+    };
+    ids.map(|id| event(id).to_string() + "\n").collect()
+}
+
+fn alerts(server: &Server, detector: &str) -> Vec<Value> {
+    server.rows(&format!(
+        "SELECT alert_id, revision, rule_id, severity, title, src_ip, group_key, author, tags, fields, evidence
+         FROM alerts WHERE detector = '{detector}' ORDER BY alert_id, revision"
+    ))
+}
+
+#[test]
+fn rules_and_correlations_alert_once_whatever_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, rules) = (directory.path().join("data"), directory.path().join("rules"));
+    std::fs::create_dir_all(&rules).unwrap();
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(rules.join("logins.yml"), format!("{FAILED}---\n{MANY}")).unwrap();
+    std::fs::write(rules.join("admin.yml"), ADMIN).unwrap();
+    let server = start(&data, &rules);
+
+    let change = json!({"event_id": "p1", "user": "Ada Lovelace", "type": "privilege_change"});
+    assert_eq!(server.records(&[], &change.to_string()).0, 200);
+    assert_eq!(server.records(&[], &failed(0..4, "203.0.113.7")).0, 200);
+    assert_eq!(server.records(&[], &failed(100..104, "203.0.113.8")).0, 200);
+    let found = alerts(&server, "sigma");
+    assert_eq!(found.len(), 1, "single failures are only counted: {found:?}");
+    assert_eq!(
+        (&found[0]["rule_id"], &found[0]["severity"]),
+        (&json!("admin"), &json!("critical"))
+    );
+    let fields = json!(["type=privilege_change", "user=Ada Lovelace"]);
+    assert_eq!(found[0]["fields"], fields);
+
+    // The count goes on where it was after a crash.
+    server.kill();
+    let server = start(&data, &rules);
+    assert_eq!(server.records(&[], &failed(4..6, "203.0.113.7")).0, 200);
+    until("the correlation has alerted", || !alerts(&server, "correlation").is_empty());
+    let found = alerts(&server, "correlation");
+    let first = found[0].clone();
+    assert_eq!((&first["rule_id"], &first["severity"]), (&json!("many"), &json!("high")));
+    assert_eq!((&first["src_ip"], &first["author"]), (&json!("203.0.113.7"), &json!("Ada")));
+    assert_eq!(
+        (&first["group_key"], &first["tags"]),
+        (&json!("src_ip=203.0.113.7"), &json!(["attack.t1110"]))
+    );
+    assert!(first["evidence"].as_array().unwrap().len() >= 5, "{first}");
+
+    // The same records again, and one more: the same alert, however often it is revised.
+    server.kill();
+    let server = start(&data, &rules);
+    assert_eq!(server.records(&[], &failed(6..7, "203.0.113.7")).0, 200);
+    server.wait_visible();
+    let again = alerts(&server, "correlation");
+    assert!(again.iter().all(|alert| alert["alert_id"] == first["alert_id"]), "{again:?}");
+    let mut revisions: Vec<i64> =
+        again.iter().map(|one| one["revision"].as_i64().unwrap()).collect();
+    revisions.dedup();
+    assert_eq!(revisions.len(), again.len(), "no revision twice: {again:?}");
+    assert_eq!(alerts(&server, "sigma").len(), 1);
+
+    // A rule that is new is in force soon, and a wrong one is left out by name.
+    let other = ADMIN.replace("id: admin", "id: other").replace("privilege_change", "secret_read");
+    std::fs::write(rules.join("other.yml"), other).unwrap();
+    std::fs::write(
+        rules.join("wrong.yml"),
+        "title: x\nlogsource: {}\ndetection:\n  a:\n    b|nonsense: 1\n  condition: a\n",
+    )
+    .unwrap();
+    let mut id = 0;
+    until("the new rule is in force", || {
+        id += 1;
+        let read = json!({"event_id": format!("s{id}"), "user": "ada", "type": "secret_read"});
+        assert_eq!(server.records(&[], &read.to_string()).0, 200);
+        alerts(&server, "sigma").iter().any(|alert| alert["rule_id"] == "other")
+    });
+    assert!(server.log().contains("nonsense"), "{}", server.log());
+    // The correlation is unchanged, so its alert is the same.
+    let last = alerts(&server, "correlation");
+    assert!(last.iter().all(|alert| alert["alert_id"] == first["alert_id"]), "{last:?}");
+    server.terminate();
+}
+
+#[test]
+fn the_commands_on_files_say_what_matches_and_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = directory.path().join("rules");
+    std::fs::create_dir_all(&rules).unwrap();
+    std::fs::write(rules.join("logins.yml"), format!("{FAILED}---\n{MANY}")).unwrap();
+    std::fs::write(rules.join("admin.yml"), ADMIN).unwrap();
+    let events = directory.path().join("events.json");
+    let change = json!({"user": "Ada", "type": "privilege_change"});
+    std::fs::write(&events, format!("{}\n[1]\n{}", json!({"type": "other"}), change)).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = palisade(directory.path());
+        for word in words {
+            match *word {
+                "RULES" => command.arg(&rules),
+                "EVENTS" => command.arg(&events),
+                word => command.arg(word),
+            };
+        }
+        output(&mut command)
+    };
+
+    let linted = run(&["rule", "lint", "RULES"]);
+    assert!(linted.status.success(), "{linted:?}");
+    assert!(text(&linted.stdout).contains("2 rules and 1 correlations loaded, 0 documents not"));
+    let listed = run(&["rule", "list", "RULES", "--json"]);
+    assert_eq!(rows(&listed.stdout).len(), 3, "{listed:?}");
+
+    let matched = run(&["rule", "match", "--rules", "RULES", "--events", "EVENTS", "--json"]);
+    let lines = rows(&matched.stdout);
+    assert_eq!(lines.len(), 1, "{matched:?}");
+    assert_eq!((&lines[0]["index"], &lines[0]["rules"]), (&json!(2), &json!(["admin"])));
+
+    let explained = run(&[
+        "rule", "explain", "--rules", "RULES", "--events", "EVENTS", "--index", "2", "--rule",
+        "admin",
+    ]);
+    let explained: Value = serde_json::from_slice(&explained.stdout).unwrap();
+    assert_eq!(explained["matches"], true, "{explained}");
+
+    let case = |expected: usize| {
+        let events: Vec<Value> = (0..5)
+            .map(|n| json!({"type": "login_failed", "src_ip": "10.0.0.1", "timestamp": 1_767_600_000_000_i64 + n * 1_000}))
+            .collect();
+        json!({"cases": [{"name": "five", "events": events, "matches": ["failed"], "alerts": {"many": expected}}]})
+            .to_string()
+    };
+    let tests = rules.join("logins.test.yml");
+    std::fs::write(&tests, case(1)).unwrap();
+    let report = directory.path().join("report.xml");
+    let tested = output(
+        palisade(directory.path()).args(["rule", "test"]).arg(&rules).arg("--junit").arg(&report),
+    );
+    assert!(tested.status.success(), "{tested:?}");
+    assert!(std::fs::read_to_string(&report).unwrap().contains("tests=\"1\" failures=\"0\""));
+    std::fs::write(&tests, case(2)).unwrap();
+    let tested = output(palisade(directory.path()).args(["rule", "test"]).arg(&rules));
+    assert_eq!(tested.status.code(), Some(1), "{tested:?}");
+    assert!(text(&tested.stdout).contains("FAILED"), "{tested:?}");
+
+    std::fs::write(
+        rules.join("wrong.yml"),
+        "title: x\nlogsource: {}\ndetection:\n  a:\n    b|nonsense: 1\n  condition: a\n",
+    )
+    .unwrap();
+    let linted = run(&["rule", "lint", "RULES"]);
+    assert_eq!(linted.status.code(), Some(1));
+    let said = text(&linted.stdout);
+    assert!(said.contains("wrong.yml") && said.contains("nonsense"), "{said}");
+}
