@@ -62,7 +62,7 @@ pub struct Hit<'a> {
     pub input: u16,
     /// Whose data.
     pub tenant: &'a str,
-    /// The time domain (T2).
+    /// The time domain (T2), not empty.
     pub domain: &'a str,
     /// The slot of its group ([`group_slot`]).
     pub slot: Slot,
@@ -143,7 +143,7 @@ pub fn number(text: &[u8]) -> Value {
 #[must_use]
 pub fn fixed_point(number: f64) -> Option<i128> {
     // Multiplying by a power of two is exact.
-    (number.is_finite() && number.abs() < GREATEST).then(|| (number * 4_294_967_296.0) as i128)
+    (number.is_finite() && number.abs() < GREATEST).then_some((number * 4_294_967_296.0) as i128)
 }
 
 /// One in [`fixed_point`].
@@ -157,6 +157,7 @@ impl Correlation {
         let late = hit.kind == HitKind::Record
             && is_late(Some(hit.domain), hit.clock, hit.time, self.lateness);
         if late
+            || hit.domain.is_empty()
             || !(0..END_OF_TIME).contains(&hit.time)
             || usize::from(hit.input) >= self.inputs.len()
         {

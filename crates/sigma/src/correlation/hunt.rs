@@ -250,5 +250,12 @@ pub fn hunt<'h>(
         cuts.get(alert.correlation).is_none_or(|cut| alert.opened >= *cut)
             && range.end.is_none_or(|end| alert.opened < end)
     };
-    standings.into_alerts().into_iter().filter(answers).collect()
+    let mut alerts: Vec<Alert> = standings.into_alerts().into_iter().filter(answers).collect();
+    // What decides at the end or later is left open, also in an episode that opened before.
+    for alert in &mut alerts {
+        if let (Some(end), Some(correlation)) = (range.end, correlations.get(alert.correlation)) {
+            alert.evidence.retain(|evidence| correlation.decided_at(evidence.time) < end);
+        }
+    }
+    alerts
 }

@@ -30,6 +30,7 @@ mod definition;
 mod hit;
 mod hunt;
 pub mod live;
+mod parts;
 pub mod reference;
 mod resolve;
 #[cfg(test)]

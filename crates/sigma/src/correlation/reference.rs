@@ -77,9 +77,9 @@ pub fn evaluate<'h>(
     for (place, correlation) in correlations.iter() {
         let of_this = groups.get_mut(place).map(std::mem::take).unwrap_or_default();
         for ((tenant, domain, group), hits) in of_this {
-            for (anchor, opened, evidence) in fold(correlation, hits) {
+            for (anchor, opened, evidence) in fold(correlation, hits, range.end) {
                 let from = cuts.get(place).copied().unwrap_or(i64::MIN);
-                if opened < from || range.end.is_some_and(|end| opened >= end) {
+                if opened < from {
                     continue;
                 }
                 let id = AlertId::new(correlation, &tenant, &domain, &group, &anchor);
@@ -109,17 +109,23 @@ pub fn evaluate<'h>(
     alerts
 }
 
-/// K1 and K2 for the hits of one domain and group: anchor, opening time and evidence of each episode.
-fn fold(correlation: &Correlation, mut hits: Vec<Counted>) -> Vec<(Anchor, i64, Vec<Evidence>)> {
+/// K1 and K2 for the hits of one domain and group: anchor, opening time and evidence of each episode that opens before `end`.
+fn fold(
+    correlation: &Correlation,
+    mut hits: Vec<Counted>,
+    end: Option<i64>,
+) -> Vec<(Anchor, i64, Vec<Evidence>)> {
     hits.sort_unstable_by_key(|hit| (hit.time, hit.record, hit.input));
     // Counts are of distinct records: of a record that matched several rules, the first rule's hit counts. Where rules
     // are told apart, a record that matched several stands for each of them.
     let per_record = correlation.measure.is_per_record();
     hits.dedup_by_key(|hit| (hit.time, hit.record, if per_record { 0 } else { hit.input }));
 
+    // What decides at the end of the range or later is left open.
+    let is_decided = |window: &Fulfilling| end.is_none_or(|end| window.decided < end);
     let timespan = correlation.timespan;
     let mut episodes: Vec<(Anchor, i64, i64, BTreeSet<Evidence>)> = Vec::new();
-    for window in windows(correlation, &hits) {
+    for window in windows(correlation, &hits).into_iter().filter(is_decided) {
         let members = hits.get(window.first..=window.last).unwrap_or_default();
         let Some(first) = members.first() else { continue };
         // A cut ends every episode (K2).

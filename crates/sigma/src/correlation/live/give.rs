@@ -46,7 +46,9 @@ impl Live {
                 lane.timers.pop();
             }
         }
-        due.sort_unstable();
+        // In the order of groups, not of dues: a timer may be one that was set for what is no more.
+        due.sort_unstable_by_key(|timer| (timer.slot, timer.hash, timer.handle));
+        due.dedup_by_key(|timer| (timer.hash, timer.handle));
         for timer in due {
             let Some(group) = self.store.get(timer.handle) else { continue };
             if self.hash_of(group) != timer.hash {

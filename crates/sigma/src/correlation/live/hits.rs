@@ -193,7 +193,7 @@ impl Hits {
     pub(super) fn restore(words: Vec<u64>, has_value: bool) -> Option<Self> {
         let hits = Self { words, gone: 0, has_value };
         let in_order = (1..hits.len()).all(|at| hits.key(at - 1) < hits.key(at));
-        (hits.words.len() % hits.stride() == 0 && in_order).then_some(hits)
+        (hits.words.len().is_multiple_of(hits.stride()) && in_order).then_some(hits)
     }
 
     pub(super) fn bytes(&self) -> usize {

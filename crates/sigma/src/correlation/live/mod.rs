@@ -144,6 +144,15 @@ impl Live {
     }
 
     fn install(&mut self, correlations: &Correlations) {
+        let versions: BTreeSet<Version> =
+            correlations.iter().map(|(_, correlation)| correlation.version).collect();
+        // The numbers of rules that are gone are given to new ones.
+        let mut unused: Vec<usize> = (0..self.rules.len())
+            .filter(|number| {
+                let rule = self.rules.get(*number);
+                rule.is_none_or(|rule| !versions.contains(&rule.correlation.version))
+            })
+            .collect();
         self.rules.iter_mut().for_each(|rule| rule.place = None);
         self.places.clear();
         for (place, correlation) in correlations.iter() {
@@ -163,7 +172,12 @@ impl Live {
             };
             let known =
                 self.rules.iter().position(|rule| rule.correlation.version == correlation.version);
-            let number = match known {
+            let unused = if known.is_none() { unused.pop() } else { None };
+            if let Some(number) = unused {
+                self.snapshots.require_full();
+                self.domains.iter_mut().for_each(|domain| domain.forget_rule(number as u32));
+            }
+            let number = match known.or(unused) {
                 Some(number) => {
                     if let Some(known) = self.rules.get_mut(number) {
                         *known = rule;
@@ -246,6 +260,9 @@ impl Live {
             None if hit.kind == HitKind::Retraction => return,
             None => {
                 let epoch = self.snapshots.epoch();
+                if let Some(domain) = self.domains.get_mut(usize::from(domain)) {
+                    domain.groups += 1;
+                }
                 self.store.create(&name, correlation.measure.has_value(), epoch)
             }
         };
@@ -291,6 +308,9 @@ impl Live {
         frontier: Option<i64>,
         out: &mut Vec<Revision>,
     ) {
+        if domain.is_empty() {
+            return;
+        }
         let number = usize::from(self.domain(domain));
         let Some(domain) = self.domains.get_mut(number) else { return };
         let progress = domain.progress.entry(origin).or_default();
@@ -307,7 +327,9 @@ impl Live {
         correlation: usize,
         frontier: i64,
     ) {
-        let Some(&rule) = self.places.get(correlation) else { return };
+        let Some(&rule) = self.places.get(correlation).filter(|_| !domain.is_empty()) else {
+            return;
+        };
         let number = usize::from(self.domain(domain));
         if let Some(domain) = self.domains.get_mut(number) {
             let known = domain.progress.entry(origin).or_default().outputs.entry(rule);
@@ -319,6 +341,7 @@ impl Live {
     /// A tick of the log: gives out what changed since the last, then lets go what is final.
     pub fn tick(&mut self, out: &mut Vec<Revision>) {
         self.ticks += 1;
+        self.forget_domains();
         self.flush(out);
         self.settle();
         self.sweep();
@@ -382,11 +405,19 @@ impl Live {
 
     fn domain(&mut self, name: &str) -> u16 {
         let known = self.domains.iter().position(|domain| &*domain.name == name);
-        let place = known.unwrap_or_else(|| {
-            self.domains.push(Domain::new(name));
-            self.domains.len() - 1
-        });
-        place as u16
+        if let Some(known) = known {
+            return known as u16;
+        }
+        let domain = Domain::new(name);
+        // The place of one that is forgotten has no name.
+        if let Some(place) = self.domains.iter().position(|domain| domain.name.is_empty()) {
+            if let Some(forgotten) = self.domains.get_mut(place) {
+                *forgotten = domain;
+            }
+            return place as u16;
+        }
+        self.domains.push(domain);
+        (self.domains.len() - 1) as u16
     }
 
     /// The hash of a group's name.

@@ -146,6 +146,11 @@ impl Snapshots {
         Self { epoch: 1, sequence: 0, needs_full: true, removed: Vec::new(), running: None }
     }
 
+    /// Names that were noted do not mean what they did: the next snapshot is full.
+    pub(super) fn require_full(&mut self) {
+        self.needs_full = true;
+    }
+
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }

@@ -2,8 +2,8 @@
 
 use super::super::alert::Revision;
 use super::give::patience;
-use super::time::NEVER;
-use super::{Live, SMALL};
+use super::time::{Domain, NEVER};
+use super::{Live, Rule, SMALL};
 use palisade_event::slot::SLOTS;
 use std::sync::Arc;
 
@@ -28,6 +28,25 @@ impl Live {
                 let frontier = domain.frontier(correlation, &rule.upstream, &self.origins);
                 domain.settle(number, frontier.min(given_out));
             }
+        }
+    }
+
+    /// Forgets the domains, other than the live one, in which everything was final and gone at the tick before, so that
+    /// whoever asks could still learn that; and notes those of which it is so now.
+    pub(super) fn forget_domains(&mut self) {
+        for domain in &mut self.domains {
+            if domain.is_over {
+                *domain = Domain::new("");
+                self.snapshots.require_full();
+                continue;
+            }
+            let is_final = |(rule, number): (&Rule, u32)| {
+                rule.place.is_none() || domain.settled(number) == i64::MAX
+            };
+            domain.is_over = !domain.is_live
+                && !domain.name.is_empty()
+                && domain.groups == 0
+                && self.rules.iter().zip(0..).all(is_final);
         }
     }
 
@@ -96,6 +115,9 @@ impl Live {
         let Some(group) = self.store.get(handle) else { return };
         let hash = self.hash_of(group);
         self.snapshots.removed(group);
+        if let Some(domain) = self.domains.get_mut(usize::from(group.domain)) {
+            domain.groups -= 1;
+        }
         self.store.remove(handle, hash);
     }
 

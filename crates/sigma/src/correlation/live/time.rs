@@ -47,6 +47,9 @@ pub(super) struct Domain {
     pub(super) lanes: Vec<Lane>,
     /// For each rule: everything that decides before is final and was given out, as of the last tick.
     pub(super) settled: Vec<i64>,
+    pub(super) groups: usize,
+    /// Everything in it is final and let go; the next tick forgets it.
+    pub(super) is_over: bool,
 }
 
 fn reads(stages: u16, origin: Origin) -> bool {
@@ -61,6 +64,8 @@ impl Domain {
             progress: BTreeMap::new(),
             lanes: Vec::new(),
             settled: Vec::new(),
+            groups: 0,
+            is_over: false,
         }
     }
 
@@ -115,6 +120,16 @@ impl Domain {
             }
         }
         if found != correlation.stages { NEVER } else { least }
+    }
+
+    /// Nothing is known of a rule any more: its number is another's from now on.
+    pub(super) fn forget_rule(&mut self, rule: u32) {
+        if let Some(settled) = self.settled.get_mut(rule as usize) {
+            *settled = NEVER;
+        }
+        for progress in self.progress.values_mut() {
+            progress.outputs.remove(&rule);
+        }
     }
 
     pub(super) fn settled(&self, rule: u32) -> i64 {

@@ -2,7 +2,7 @@
 
 use super::super::evaluate::Evaluation;
 use super::super::hits::Hits;
-use super::super::time::NEVER;
+use super::super::time::{Domain, NEVER};
 use super::super::{Live, store};
 use super::format::{Input, Name};
 use super::{END, GROUP, MAGIC, NAMES, REMOVED, SLOTS, SnapshotError, TIME, VERSION};
@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 struct Places {
     rules: Vec<Option<u32>>,
     tenants: Vec<u32>,
-    domains: Vec<u16>,
+    domains: Vec<Option<u16>>,
 }
 
 impl Places {
@@ -182,9 +182,12 @@ impl Live {
         for _ in 0..input.count(3)? {
             let name = std::str::from_utf8(input.text()?)
                 .map_err(|_| SnapshotError::Damaged("a domain is no text"))?;
-            let number = self.domain(name);
+            // One that is forgotten has no name, and nothing is in it.
+            let mut forgotten = Domain::new("");
+            let number = (!name.is_empty()).then(|| self.domain(name));
             places.domains.push(number);
-            let Some(domain) = self.domains.get_mut(usize::from(number)) else { continue };
+            let known = number.and_then(|number| self.domains.get_mut(usize::from(number)));
+            let domain = known.unwrap_or(&mut forgotten);
             for _ in 0..input.count(5)? {
                 let origin = Origin { stage: input.byte()?, partition: input.number()? };
                 let progress = domain.progress.entry(origin).or_default();
@@ -218,6 +221,9 @@ impl Live {
         if let Some(handle) = self.store.find(&name) {
             let hash = name.hash;
             self.store.remove(handle, hash);
+            if let Some(domain) = self.domains.get_mut(usize::from(here.domain)) {
+                domain.groups -= 1;
+            }
             if let Some(slot) = self.store.slot_mut(here.slot) {
                 slot.groups.retain(|listed| *listed != handle);
             }
@@ -252,6 +258,9 @@ impl Live {
         if let Some(slot) = self.store.slot_mut(here.slot) {
             slot.hits += hits.len();
         }
+        if let Some(domain) = self.domains.get_mut(usize::from(here.domain)) {
+            domain.groups += 1;
+        }
         if let Some(group) = self.store.get_mut(handle) {
             group.hits = hits;
             group.busy = busy;
@@ -265,7 +274,12 @@ impl Live {
         Ok(Name {
             rule: places.rule(name.rule)?,
             tenant: *places.tenants.get(name.tenant as usize).ok_or(damaged)?,
-            domain: *places.domains.get(usize::from(name.domain)).ok_or(damaged)?,
+            domain: places
+                .domains
+                .get(usize::from(name.domain))
+                .copied()
+                .flatten()
+                .ok_or(damaged)?,
             slot: name.slot,
             key: name.key.clone(),
         })
