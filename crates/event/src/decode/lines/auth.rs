@@ -13,11 +13,11 @@
 //! | `login_denied` | failure | sshd `User … not allowed because`, `refused connect` |
 //! | `login_limit` | failure | sshd `maximum authentication attempts exceeded`, `Too many authentication failures` |
 //! | `pam_authentication` | failure | PAM `authentication failure`, `check pass; user unknown`, `PAM n more authentication failures` |
-//! | `session_opened`, `session_closed` | success | PAM and systemd-logind |
+//! | `session_opened`, `session_closed` | success | PAM, systemd-logind, sshd's `Close session` |
 //! | `sudo`, `su` | success, failure | sudo's and su's own lines; the other user is `auth.target_user` |
 //! | `disconnect` | failure before authentication, else none | sshd `Connection closed`, `Disconnected from`, `Received disconnect`, … |
 //! | `connect` | none | sshd `Connection from` |
-//! | `probe` | failure | sshd `Did not receive identification`, `Bad protocol version`, `Unable to negotiate`, … |
+//! | `probe` | failure | sshd `Did not receive identification`, `Bad protocol version`, `Unable to negotiate`, `Magic value check failed`, … |
 //! | `reverse_mapping` | none | sshd `reverse mapping checking … failed`, `Address … maps to` |
 
 use std::net::IpAddr;
@@ -50,12 +50,34 @@ pub struct Extract<'a> {
 const SUCCESS: Option<&str> = Some("success");
 const FAILURE: Option<&str> = Some("failure");
 
+/// Whether a program writes the messages that are read here. PAM's modules speak for any program.
+#[must_use]
+pub fn is_known(program: &str) -> bool {
+    const PROGRAMS: [&str; 9] = [
+        "sshd",
+        "sshd-session",
+        "sshd-auth",
+        "sudo",
+        "su",
+        "runuser",
+        "login",
+        "remote",
+        "systemd-logind",
+    ];
+    PROGRAMS.contains(&base(program).0)
+}
+
+/// The name of a program without its path, and what stands in parentheses behind it.
+fn base(program: &str) -> (&str, &str) {
+    let (program, module) = program.split_once('(').unwrap_or((program, ""));
+    (program.rsplit('/').next().unwrap_or_default().trim_matches(['[', ']']), module)
+}
+
 /// Reads a message of a program. The program is the tag or app name; its path and what stands in
 /// parentheses do not matter.
 #[must_use]
 pub fn extract<'a>(program: &str, message: &'a str) -> Option<Extract<'a>> {
-    let (program, module) = program.split_once('(').unwrap_or((program, ""));
-    let program = program.rsplit('/').next().unwrap_or_default().trim_matches(['[', ']']);
+    let (program, module) = base(program);
     let message = strip_solaris_id(message.trim());
     if let Some((times, inner)) = repeated(message) {
         let found = extract(program, inner)?;
@@ -290,6 +312,16 @@ fn sshd_connection(message: &str) -> Option<Extract<'_>> {
             None => rest,
         };
         return endpoint(rest, true).map(|(remote, _)| kind.remote(remote));
+    }
+    if let Some(rest) = message.strip_prefix("Magic value check failed (") {
+        let (_, rest) = rest.split_once(" on obfuscated handshake from ")?;
+        return endpoint(rest, true)
+            .map(|(remote, _)| Extract::new("probe", FAILURE).remote(remote));
+    }
+    if let Some(rest) = message.strip_prefix("Close session: user ") {
+        let (head, _) = rest.rsplit_once(" id ")?;
+        let (user, remote, _) = split_endpoint(head, " from ", true)?;
+        return Some(Extract::new("session_closed", SUCCESS).user(user).remote(remote));
     }
     const PROBES: [&str; 5] = [
         "Did not receive identification string from ",
