@@ -100,7 +100,7 @@ fn wordpress<'a>(message: &'a str, fields: &mut Fields<'a>) -> Option<()> {
         outcome: Some(outcome),
         user,
         address,
-        method,
+        implied_method: method,
         ..auth::Extract::default()
     });
     Some(())

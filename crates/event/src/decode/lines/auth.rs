@@ -22,7 +22,8 @@
 
 use std::net::IpAddr;
 
-/// What a message tells. Texts are slices of the message; empty when it says nothing about it.
+/// What a message tells. Texts that live as long as the message are slices of it; empty when it says
+/// nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extract<'a> {
     /// The column `type`.
@@ -43,6 +44,10 @@ pub struct Extract<'a> {
     pub target_user: &'a str,
     /// The command that sudo ran or refused.
     pub command: &'a str,
+    /// The user where the sentence does not write it but means it: `ROOT LOGIN …`.
+    pub implied_user: &'static str,
+    /// The method where the sentence does not write it.
+    pub implied_method: &'static str,
     /// The program says that this happened so many times.
     pub repeated: Option<u32>,
 }
@@ -246,13 +251,13 @@ fn sshd_login(message: &str) -> Option<Extract<'_>> {
             let rest = strip_any(rest, &INVALID).unwrap_or(rest);
             let (user, remote, _) = split_endpoint(rest, " from ", true)?;
             let found = Extract::new("login", FAILURE).user(user).remote(remote);
-            return Some(Extract { method: "pam", ..found });
+            return Some(Extract { implied_method: "pam", ..found });
         }
         return None;
     }
     let rest = strip_any(message, &["ROOT LOGIN REFUSED FROM ", "Root login refused from "])?;
     let (remote, _) = endpoint(rest, true)?;
-    Some(Extract::new("login", FAILURE).user("root").remote(remote))
+    Some(Extract { implied_user: "root", ..Extract::new("login", FAILURE).remote(remote) })
 }
 
 fn sshd_refusal(message: &str) -> Option<Extract<'_>> {
@@ -436,9 +441,9 @@ fn sudo(message: &str) -> Option<Extract<'_>> {
 }
 
 fn su(message: &str) -> Option<Extract<'_>> {
-    let su = |outcome, user: &'static str| Extract::new("su", outcome).user(user);
-    let between =
-        |outcome, user, target| Some(Extract { user, target_user: target, ..su(outcome, "") });
+    let between = |outcome, user, target| {
+        Some(Extract { user, target_user: target, ..Extract::new("su", outcome) })
+    };
     if let Some(rest) = message.strip_prefix("Successful su for ") {
         let (target, user) = rest.split_once(" by ")?;
         return between(SUCCESS, user, target);
@@ -482,7 +487,7 @@ fn login(message: &str) -> Option<Extract<'_>> {
         return Some(found.user(user).remote(remote.unwrap_or_default()));
     }
     if message.starts_with("ROOT LOGIN ON ") || message.starts_with("ROOT LOGIN  on ") {
-        return Some(Extract::new("login", SUCCESS).user("root"));
+        return Some(Extract { implied_user: "root", ..Extract::new("login", SUCCESS) });
     }
     let (_, rest) = message.strip_prefix("LOGIN ON ")?.split_once(" BY ")?;
     let (user, host) = rest.split_once(" FROM ").unwrap_or((rest, ""));

@@ -166,12 +166,18 @@ impl<'a> Fields<'a> {
             self.word("outcome", outcome);
         }
         self.text("user", found.user);
+        if !found.implied_user.is_empty() && found.user.is_empty() {
+            self.word("user", found.implied_user);
+        }
         self.address(found.address);
         self.text("src_host", found.remote_host);
         if let Some(port) = found.port {
             self.put("src_port", Value::Int(i64::from(port)));
         }
         self.text("auth.method", found.method);
+        if !found.implied_method.is_empty() && found.method.is_empty() {
+            self.word("auth.method", found.implied_method);
+        }
         self.text("auth.target_user", found.target_user);
         self.text("auth.command", found.command);
         if let Some(times) = found.repeated {
