@@ -14,6 +14,7 @@ pub mod json_body;
 pub mod json_fields;
 pub mod log_frame;
 pub mod log_recovery;
+pub mod raw_line;
 pub mod reputation_list;
 pub mod request_ledger;
 pub mod score_line;

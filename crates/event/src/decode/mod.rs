@@ -24,12 +24,15 @@
 //! escape, by which alias a core column was named, and of a time the offset and what is finer than a
 //! microsecond.
 //!
+//! Lines of plain text have their own readers ([`lines`]); what those find goes the same ways.
+//!
 //! A record's id (I1) is the sender's (`event_id`), else it derives from the idempotency key, else
 //! from the place where the gateway took it. A time over five minutes ahead of the clock is kept as
 //! `claimed_time` and replaced by the clock (T4), in the domain `live` only.
 
 mod body;
 mod column;
+pub mod lines;
 mod number;
 mod path;
 mod places;
@@ -218,22 +221,6 @@ impl FrameBuilder {
             }
         });
         taken.map_err(|refusal| self.reason(refusal, 0))
-    }
-
-    /// Takes a line of plain text: it becomes the `message` of a row whose time is the clock.
-    ///
-    /// # Errors
-    /// The reason why the line was refused.
-    pub fn push_line(
-        &mut self,
-        ctx: &RequestContext<'_>,
-        index: u32,
-        line: &str,
-    ) -> Result<(), String> {
-        if line.is_empty() {
-            return Err("the line is empty".to_owned());
-        }
-        self.push_fields(ctx, index, &mut std::iter::once(("message", FieldValue::Text(line))))
     }
 
     /// Takes the fields that another parser found in a record. Names go through the aliases as those

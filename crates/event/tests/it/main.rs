@@ -10,6 +10,8 @@
 
 mod bodies;
 mod columns;
+mod crowdsec;
 mod golden;
 mod laws;
+mod lines;
 mod support;

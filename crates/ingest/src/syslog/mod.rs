@@ -18,10 +18,9 @@
 //!
 //! A message that is a JSON object (also behind `@cee:`) gives its members as fields, dotted; a
 //! member whose name, or the core column that it means, is taken already stands under `json.<name>`.
-//! The well-known messages of sshd, PAM, sudo, su and login give user, address, type and outcome
-//! ([`auth`]).
+//! The well-known messages of sshd, PAM, sudo, su, login and of web servers give user, address, type,
+//! outcome, the request and more ([`palisade_event::decode::lines`]).
 
-pub mod auth;
 pub mod framing;
 mod json;
 mod rfc3164;
@@ -32,6 +31,8 @@ pub mod udp;
 
 use crate::submit::{OwnedValue, ParsedRecord};
 use bytes::Bytes;
+pub use palisade_event::decode::lines::auth;
+use palisade_event::decode::lines::{self, Value};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -60,7 +61,7 @@ pub enum Format {
 pub fn parse(line: &Bytes, context: &Context) -> (ParsedRecord, Format) {
     let (raw, latin) = as_text(line);
     let text = std::str::from_utf8(&raw).unwrap_or_default();
-    let mut fields = Fields { text, list: Vec::with_capacity(12) };
+    let mut fields = Fields { text, now: context.now, list: Vec::with_capacity(12) };
     let (priority, rest) = priority(text);
     if let Some(priority) = priority {
         fields.priority(priority);
@@ -112,6 +113,8 @@ const SEVERITIES: [&str; 8] =
 /// The fields of a record while it is read.
 struct Fields<'a> {
     text: &'a str,
+    /// The clock ([`Context::now`]).
+    now: i64,
     list: Vec<(Cow<'static, str>, OwnedValue)>,
 }
 
@@ -155,28 +158,23 @@ impl<'a> Fields<'a> {
         let object = inner.strip_prefix("@cee:").unwrap_or(inner).trim_start();
         if object.starts_with('{') && object.ends_with('}') {
             json::fill(object, &mut self.list);
-        } else if let Some(found) = auth::extract(program, message) {
-            self.auth(&found);
+        } else {
+            self.found(&lines::read_message(program, message, self.now));
         }
     }
 
-    fn auth(&mut self, found: &auth::Extract<'a>) {
-        let fixed = |text: &'static str| OwnedValue::Text(Cow::Borrowed(text));
-        self.push("type", fixed(found.kind));
-        if let Some(outcome) = found.outcome {
-            self.push("outcome", fixed(outcome));
-        }
-        self.part("user", found.user);
-        self.part("src_ip", found.address);
-        self.part("src_host", found.remote_host);
-        if let Some(port) = found.port {
-            self.push("src_port", OwnedValue::Int(i64::from(port)));
-        }
-        self.part("auth.method", found.method);
-        self.part("auth.target_user", found.target_user);
-        self.part("auth.command", found.command);
-        if let Some(times) = found.repeated {
-            self.push("syslog.repeated", OwnedValue::Int(i64::from(times)));
+    /// What a reader found in the message. What the header said already counts.
+    fn found(&mut self, found: &lines::Fields<'a>) {
+        for (name, value) in found.iter() {
+            if self.list.iter().any(|(have, _)| have == name) {
+                continue;
+            }
+            match value {
+                Value::Part(part) => self.part(name, part),
+                Value::Word(word) => self.push(name, OwnedValue::Text(Cow::Borrowed(word))),
+                Value::Int(number) => self.push(name, OwnedValue::Int(number)),
+                Value::Time(micros) => self.push(name, OwnedValue::Time(micros)),
+            }
         }
     }
 }

@@ -13,16 +13,17 @@
 //! | `login_denied` | failure | sshd `User … not allowed because`, `refused connect` |
 //! | `login_limit` | failure | sshd `maximum authentication attempts exceeded`, `Too many authentication failures` |
 //! | `pam_authentication` | failure | PAM `authentication failure`, `check pass; user unknown`, `PAM n more authentication failures` |
-//! | `session_opened`, `session_closed` | success | PAM and systemd-logind |
+//! | `session_opened`, `session_closed` | success | PAM, systemd-logind, sshd's `Close session` |
 //! | `sudo`, `su` | success, failure | sudo's and su's own lines; the other user is `auth.target_user` |
 //! | `disconnect` | failure before authentication, else none | sshd `Connection closed`, `Disconnected from`, `Received disconnect`, … |
 //! | `connect` | none | sshd `Connection from` |
-//! | `probe` | failure | sshd `Did not receive identification`, `Bad protocol version`, `Unable to negotiate`, … |
+//! | `probe` | failure | sshd `Did not receive identification`, `Bad protocol version`, `Unable to negotiate`, `Magic value check failed`, … |
 //! | `reverse_mapping` | none | sshd `reverse mapping checking … failed`, `Address … maps to` |
 
 use std::net::IpAddr;
 
-/// What a message tells. Texts are slices of the message; empty when it says nothing about it.
+/// What a message tells. Texts that live as long as the message are slices of it; empty when it says
+/// nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extract<'a> {
     /// The column `type`.
@@ -43,6 +44,10 @@ pub struct Extract<'a> {
     pub target_user: &'a str,
     /// The command that sudo ran or refused.
     pub command: &'a str,
+    /// The user where the sentence does not write it but means it: `ROOT LOGIN …`.
+    pub implied_user: &'static str,
+    /// The method where the sentence does not write it.
+    pub implied_method: &'static str,
     /// The program says that this happened so many times.
     pub repeated: Option<u32>,
 }
@@ -50,12 +55,34 @@ pub struct Extract<'a> {
 const SUCCESS: Option<&str> = Some("success");
 const FAILURE: Option<&str> = Some("failure");
 
+/// Whether a program writes the messages that are read here. PAM's modules speak for any program.
+#[must_use]
+pub fn is_known(program: &str) -> bool {
+    const PROGRAMS: [&str; 9] = [
+        "sshd",
+        "sshd-session",
+        "sshd-auth",
+        "sudo",
+        "su",
+        "runuser",
+        "login",
+        "remote",
+        "systemd-logind",
+    ];
+    PROGRAMS.contains(&base(program).0)
+}
+
+/// The name of a program without its path, and what stands in parentheses behind it.
+fn base(program: &str) -> (&str, &str) {
+    let (program, module) = program.split_once('(').unwrap_or((program, ""));
+    (program.rsplit('/').next().unwrap_or_default().trim_matches(['[', ']']), module)
+}
+
 /// Reads a message of a program. The program is the tag or app name; its path and what stands in
 /// parentheses do not matter.
 #[must_use]
 pub fn extract<'a>(program: &str, message: &'a str) -> Option<Extract<'a>> {
-    let (program, module) = program.split_once('(').unwrap_or((program, ""));
-    let program = program.rsplit('/').next().unwrap_or_default().trim_matches(['[', ']']);
+    let (program, module) = base(program);
     let message = strip_solaris_id(message.trim());
     if let Some((times, inner)) = repeated(message) {
         let found = extract(program, inner)?;
@@ -224,13 +251,13 @@ fn sshd_login(message: &str) -> Option<Extract<'_>> {
             let rest = strip_any(rest, &INVALID).unwrap_or(rest);
             let (user, remote, _) = split_endpoint(rest, " from ", true)?;
             let found = Extract::new("login", FAILURE).user(user).remote(remote);
-            return Some(Extract { method: "pam", ..found });
+            return Some(Extract { implied_method: "pam", ..found });
         }
         return None;
     }
     let rest = strip_any(message, &["ROOT LOGIN REFUSED FROM ", "Root login refused from "])?;
     let (remote, _) = endpoint(rest, true)?;
-    Some(Extract::new("login", FAILURE).user("root").remote(remote))
+    Some(Extract { implied_user: "root", ..Extract::new("login", FAILURE).remote(remote) })
 }
 
 fn sshd_refusal(message: &str) -> Option<Extract<'_>> {
@@ -290,6 +317,16 @@ fn sshd_connection(message: &str) -> Option<Extract<'_>> {
             None => rest,
         };
         return endpoint(rest, true).map(|(remote, _)| kind.remote(remote));
+    }
+    if let Some(rest) = message.strip_prefix("Magic value check failed (") {
+        let (_, rest) = rest.split_once(" on obfuscated handshake from ")?;
+        return endpoint(rest, true)
+            .map(|(remote, _)| Extract::new("probe", FAILURE).remote(remote));
+    }
+    if let Some(rest) = message.strip_prefix("Close session: user ") {
+        let (head, _) = rest.rsplit_once(" id ")?;
+        let (user, remote, _) = split_endpoint(head, " from ", true)?;
+        return Some(Extract::new("session_closed", SUCCESS).user(user).remote(remote));
     }
     const PROBES: [&str; 5] = [
         "Did not receive identification string from ",
@@ -404,9 +441,9 @@ fn sudo(message: &str) -> Option<Extract<'_>> {
 }
 
 fn su(message: &str) -> Option<Extract<'_>> {
-    let su = |outcome, user: &'static str| Extract::new("su", outcome).user(user);
-    let between =
-        |outcome, user, target| Some(Extract { user, target_user: target, ..su(outcome, "") });
+    let between = |outcome, user, target| {
+        Some(Extract { user, target_user: target, ..Extract::new("su", outcome) })
+    };
     if let Some(rest) = message.strip_prefix("Successful su for ") {
         let (target, user) = rest.split_once(" by ")?;
         return between(SUCCESS, user, target);
@@ -450,7 +487,7 @@ fn login(message: &str) -> Option<Extract<'_>> {
         return Some(found.user(user).remote(remote.unwrap_or_default()));
     }
     if message.starts_with("ROOT LOGIN ON ") || message.starts_with("ROOT LOGIN  on ") {
-        return Some(Extract::new("login", SUCCESS).user("root"));
+        return Some(Extract { implied_user: "root", ..Extract::new("login", SUCCESS) });
     }
     let (_, rest) = message.strip_prefix("LOGIN ON ")?.split_once(" BY ")?;
     let (user, host) = rest.split_once(" FROM ").unwrap_or((rest, ""));
