@@ -4,7 +4,6 @@
 //! is evaluated.
 
 use super::adapt::{RowAdapter, RowAdapterFactory};
-use super::views::compacted;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{FilterBuilder, and, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -296,8 +295,7 @@ impl BatchReader {
             .collect::<Result<Vec<ArrayRef>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let schema = Arc::clone(&self.schema);
-        // Texts of a dictionary are views into all of it.
-        Ok(Some(compacted(RecordBatch::try_new_with_options(schema, columns, &options)?)))
+        Ok(Some(RecordBatch::try_new_with_options(schema, columns, &options)?))
     }
 
     fn adapt(&self, physical: &SchemaRef) -> Result<Adapted> {
