@@ -39,18 +39,7 @@ pub(crate) async fn columns(
     tenant: &TenantId,
     table: &str,
 ) -> Result<BTreeSet<String>, QueryError> {
-    let sql = format!(
-        "SELECT column_name FROM information_schema.columns WHERE table_name = {}",
-        literal(table)
-    );
-    let rows = rows(state, tenant, &sql, 100_000).await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|mut row| match row.remove("column_name") {
-            Some(Value::String(name)) => Some(name),
-            _ => None,
-        })
-        .collect())
+    state.query.columns(tenant, table, limits(state, 1)).await
 }
 
 /// What bounds a handler's own query of at most this many rows.

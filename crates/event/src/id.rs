@@ -13,6 +13,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// The kind of ids that come from the sender's own: the first byte that is hashed.
 const SENDER: u8 = 1;
+/// Bytes of a length that is hashed.
+const LENGTH: usize = 8;
 
 /// A record's id, 128 bits, written as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,6 +89,12 @@ impl SenderIds {
     /// The id of a record.
     #[must_use]
     pub fn id(&mut self, tenant: &str, source: &str, event_id: &str) -> RecordId {
+        self.begin(tenant, source);
+        self.hashed(0, event_id.as_bytes())
+    }
+
+    /// Sets whose ids come next. The first of them shares nothing with those before.
+    pub fn begin(&mut self, tenant: &str, source: &str) {
         if self.prefix == 0 || self.source != source || self.tenant != tenant {
             tenant.clone_into(&mut self.tenant);
             source.clone_into(&mut self.source);
@@ -99,8 +107,24 @@ impl SenderIds {
             self.prefix = self.bytes.len();
         }
         self.bytes.truncate(self.prefix);
-        self.bytes.extend_from_slice(&(event_id.len() as u64).to_le_bytes());
-        self.bytes.extend_from_slice(event_id.as_bytes());
+        self.bytes.extend_from_slice(&[0; LENGTH]);
+    }
+
+    /// The id of the next record, whose sender's id begins with the first `shared` bytes of the one before and goes on
+    /// with `rest`. `None` when the one before was shorter, or nobody's ids have begun.
+    #[must_use]
+    pub fn next(&mut self, shared: usize, rest: &[u8]) -> Option<RecordId> {
+        let before = self.bytes.len().checked_sub(self.prefix + LENGTH)?;
+        (self.prefix > 0 && shared <= before).then(|| self.hashed(shared, rest))
+    }
+
+    fn hashed(&mut self, shared: usize, rest: &[u8]) -> RecordId {
+        self.bytes.truncate(self.prefix + LENGTH + shared);
+        self.bytes.extend_from_slice(rest);
+        let length = ((shared + rest.len()) as u64).to_le_bytes();
+        if let Some(place) = self.bytes.get_mut(self.prefix..self.prefix + LENGTH) {
+            place.copy_from_slice(&length);
+        }
         RecordId(xxh3_128(&self.bytes).to_be_bytes())
     }
 }
@@ -149,5 +173,25 @@ mod tests {
                 RecordId::from_sender(tenant, source, event_id)
             );
         }
+    }
+
+    #[test]
+    fn ids_that_share_a_beginning_are_those_of_one_at_a_time() {
+        let mut ids = SenderIds::default();
+        assert_eq!(ids.next(0, b"e"), None);
+        ids.begin("t", "s");
+        let mut before = String::new();
+        for (shared, rest) in
+            [(0, "evt_17_01"), (8, "2"), (4, "18_77"), (9, ""), (2, ""), (0, ""), (0, "x")]
+        {
+            before.truncate(shared);
+            before.push_str(rest);
+            let expected = RecordId::from_sender("t", "s", &before);
+            assert_eq!(ids.next(shared, rest.as_bytes()), Some(expected), "{before}");
+        }
+        assert_eq!(ids.next(2, b"x"), None);
+        ids.begin("t", "other");
+        assert_eq!(ids.next(1, b"x"), None);
+        assert_eq!(ids.next(0, b"x"), Some(RecordId::from_sender("t", "other", "x")));
     }
 }

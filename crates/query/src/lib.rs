@@ -18,6 +18,7 @@
 //! Results stream ([`QueryResult`]) and are written as JSON, JSON lines, CSV, Arrow or a table for a
 //! terminal by [`format::Encoder`].
 
+mod columns;
 mod distinct;
 mod engine;
 mod error;

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl QueryEngine {
-    /// Where the newest `rows` rows of a tenant's table stand that have a value in a column, cut into pieces of
-    /// `piece` pages where each is in a page of its own; `None` when that cannot be told. It is an estimate: who asks
-    /// for rows since then may get fewer. It takes a turn among the running queries, and no longer than
-    /// `limits.time`.
+    /// Where the newest `rows` rows of a tenant's table stand that have a value in a column; `None` when that cannot
+    /// be told. It is an estimate: who asks for rows since then may get fewer. It takes a turn among the running queries,
+    /// and no longer than `limits.time`.
     ///
     /// # Errors
     /// [`QueryError::Busy`] when no turn is to be had in time, [`QueryError::Read`] when a segment cannot be
@@ -22,7 +21,7 @@ impl QueryEngine {
         tenant: &TenantId,
         table: &str,
         (column, value): (&str, &str),
-        (rows, piece): (usize, u64),
+        rows: usize,
         limits: Limits,
     ) -> Result<Option<Reach>, QueryError> {
         let until = Instant::now() + limits.time;
@@ -31,7 +30,7 @@ impl QueryEngine {
         let (tenant, column, value) = (tenant.clone(), column.to_owned(), value.to_owned());
         let told = self.on_its_turn(limits, move || {
             let entity = (column.as_str(), value.as_str());
-            reach(&snapshot, &tenant, &cache, entity, (rows, piece), || Instant::now() < until)
+            reach(&snapshot, &tenant, &cache, entity, rows, || Instant::now() < until)
         });
         told.await?.map_err(QueryError::Read)
     }

@@ -1,5 +1,6 @@
 //! The session of one query: what names mean in it, and what engine runs it.
 
+use crate::columns::BUILT_IN;
 use crate::distinct::DistinctRows;
 use crate::error::QueryError;
 use crate::log::QueryLog;
@@ -27,7 +28,7 @@ use datafusion::object_store::memory::InMemory;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::sql::parser::Statement;
 use palisade_event::TenantId;
-use palisade_event::schema::{ALERTS, Core, DEAD_LETTERS, EVENTS};
+use palisade_event::schema::Core;
 use palisade_table::Snapshot;
 use palisade_table::provider::{EventTable, ReadCache, STORE_URL};
 use parking_lot::Mutex;
@@ -165,9 +166,7 @@ impl Session {
         log: &Arc<QueryLog>,
         pool: Arc<QueryPool>,
     ) -> Result<Self> {
-        // The built-in tables exist before their first row.
-        let built_in =
-            [EVENTS, ALERTS, DEAD_LETTERS].map(|name| (name.to_owned(), Snapshot::empty(name)));
+        let built_in = BUILT_IN.map(|name| (name.to_owned(), Snapshot::empty(name)));
         let mut tables = BTreeMap::from(built_in);
         let names = snapshots.tables().into_iter();
         tables.extend(

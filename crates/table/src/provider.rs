@@ -24,6 +24,7 @@ mod schema;
 mod search;
 mod stored;
 mod tenants;
+mod views;
 
 pub use files::{ReadCache, ReadError};
 pub use functions::overflow_get;
@@ -40,9 +41,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
-use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
-};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -54,7 +53,7 @@ use palisade_event::TenantId;
 use palisade_event::schema::Core;
 use prune::{Rows, Wanted, rows_of_tenant, wanted_rows};
 use schema::{Columns, field_query_type, type_of_kind};
-use search::{Search, SearchedSource};
+use search::{FewSought, Search, SegmentSource};
 use std::sync::Arc;
 
 /// The address under which a session must know an object store, which is asked for and never read:
@@ -245,7 +244,7 @@ impl EventTable {
         schema: &SchemaRef,
         files: Vec<PartitionedFile>,
         limit: Option<usize>,
-        search: Option<Search>,
+        wanted: &Wanted,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let options = state.config().options();
         let total = files
@@ -264,19 +263,20 @@ impl EventTable {
         parquet.global.bloom_filter_on_read = false;
         // The cache of what filters have decoded reads whole batches, also around the few pages that the
         // entity index or a search leaves: there it costs several times what it saves.
+        let table = &self.snapshot.table;
+        let search = Search::new(&self.cache, &self.tenant, table, wanted);
         let few = files.iter().any(|file| file.extension::<ParquetAccessPlan>().is_some());
-        if few || search.is_some() {
+        let few = few || search.is_some();
+        if few {
             parquet.global.max_predicate_cache_size = Some(0);
         }
+        let sought = FewSought::new(&self.cache, table, wanted).filter(|_| few);
         let source = ParquetSource::new(Arc::clone(schema))
             .with_table_parquet_options(parquet)
             .with_parquet_file_reader_factory(Arc::new(SegmentReaders {
                 cache: Arc::clone(&self.cache),
             }));
-        let source: Arc<dyn FileSource> = match search {
-            Some(search) => SearchedSource::over(Arc::new(source), Arc::new(search)),
-            None => Arc::new(source),
-        };
+        let source = SegmentSource::over(Arc::new(source), search, sought, self.adapter(state));
         // Dealt out in turn, so that every partition begins with new rows.
         let partitions = state.config().target_partitions().clamp(1, files.len().max(1));
         let mut groups = vec![Vec::new(); partitions];
@@ -350,8 +350,7 @@ impl TableProvider for EventTable {
             )));
         }
         if !files.is_empty() {
-            let search = Search::new(&self.cache, &self.tenant, &self.snapshot.table, &wanted);
-            inputs.push(self.scan_segments(state, &schema, files, limit, search)?);
+            inputs.push(self.scan_segments(state, &schema, files, limit, &wanted)?);
         }
         if inputs.is_empty() {
             return Ok(Arc::new(EmptyExec::new(schema)));

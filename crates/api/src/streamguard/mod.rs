@@ -30,8 +30,6 @@ use utoipa::{IntoParams, ToSchema};
 pub const MAX_LIMIT: usize = 1000;
 /// The rows of an answer when none are named.
 pub const DEFAULT_LIMIT: usize = 100;
-/// Rows that stand in a page each are read out of so many pages at once.
-const PIECE: u64 = 128;
 /// From this score on an event counts as a threat, and an anomaly as high.
 pub const HIGH_SCORE: f64 = 0.7;
 
@@ -280,30 +278,25 @@ impl Newest<'_> {
             return self.found(state, tenant, conditions, few).await;
         };
         let limits = sql::limits(state, self.limit);
-        let wanted = (self.limit, PIECE);
-        let reach = state.query.reach(tenant, self.table, (column, value), wanted, limits);
+        let reach = state.query.reach(tenant, self.table, (column, value), self.limit, limits);
         let Some(reach) = reach.await? else {
             return self.found(state, tenant, conditions, false).await;
         };
-        // From the newest on, in pieces of time. The last one is all that is left, in case the estimate was too
-        // near.
-        let mut found = Vec::new();
-        let mut until = None;
-        let bound = |op: &str, at: i64| {
-            Condition::new(format!("\"time\" {op} {}", sql::moment(at)), &["time"])
+        let Some(since) = reach.since else {
+            return self.found(state, tenant, conditions, reach.scattered).await;
         };
-        for since in reach.cuts.iter().copied().map(Some).chain([reach.since, None]) {
-            let mut piece = conditions.clone();
-            piece.extend(since.map(|since| bound(">=", since)));
-            piece.extend(until.map(|until| bound("<", until)));
-            let few = reach.scattered && (since.is_some() || reach.since.is_none());
-            found.extend(self.found(state, tenant, piece, few).await?);
-            if found.len() >= self.limit || since.is_none() {
-                break;
-            }
-            until = since;
+        let bound =
+            |op: &str| Condition::new(format!("\"time\" {op} {}", sql::moment(since)), &["time"]);
+        let mut near = conditions.clone();
+        near.push(bound(">="));
+        let mut found = self.found(state, tenant, near, reach.scattered).await?;
+        if found.len() < self.limit {
+            // The estimate was too near.
+            let mut far = conditions;
+            far.push(bound("<"));
+            found.extend(self.found(state, tenant, far, false).await?);
+            found.truncate(self.limit);
         }
-        found.truncate(self.limit);
         Ok(found)
     }
 

@@ -12,6 +12,7 @@
 
 mod aggregates;
 mod distinct;
+mod few;
 mod formats;
 mod hostile;
 mod ids;

@@ -29,9 +29,6 @@ pub struct Reach {
     pub since: Option<i64>,
     /// Whether hardly any page holds more than one of them.
     pub scattered: bool,
-    /// Where they are scattered: descending times that lie `piece` pages or more apart, down to `since`. Rows out
-    /// of too many pages are too much to hold at once: each keeps much of its page.
-    pub cuts: Vec<i64>,
 }
 
 /// Where the newest `rows` rows of a tenant stand that have this value in a column; `None` when that cannot
@@ -44,13 +41,12 @@ pub fn reach(
     tenant: &TenantId,
     cache: &ReadCache,
     (column, value): (&str, &str),
-    (rows, piece): (usize, u64),
+    rows: usize,
     go_on: impl Fn() -> bool,
 ) -> Result<Option<Reach>, ReadError> {
     let values = [value.to_owned()];
     let (mut seen, mut found, mut counted) = (0u64, 0u64, 0u64);
     let mut since = i64::MAX;
-    let mut cuts = Vec::new();
     for segment in snapshot.segments.iter().rev() {
         if !go_on() {
             return Ok(None);
@@ -77,22 +73,16 @@ pub fn reach(
             since = since.min(least_time(&footer, block.start).unwrap_or(segment.meta.min_time));
             counted += 1;
             if counted >= wanted {
-                return Ok(Some(Reach::new(Some(since), in_block, cuts)));
-            }
-            if counted.is_multiple_of(piece.max(1)) {
-                cuts.push(since);
+                return Ok(Some(Reach::new(Some(since), in_block)));
             }
         }
     }
-    Ok(Some(Reach::new(None, rows_in_block(found, seen), cuts)))
+    Ok(Some(Reach::new(None, rows_in_block(found, seen))))
 }
 
 impl Reach {
-    fn new(since: Option<i64>, in_block: Option<f64>, mut cuts: Vec<i64>) -> Self {
-        let scattered = in_block.is_some_and(|many| many < 2.0);
-        cuts.retain(|cut| scattered && Some(*cut) != since);
-        cuts.dedup();
-        Self { since, scattered, cuts }
+    fn new(since: Option<i64>, in_block: Option<f64>) -> Self {
+        Self { since, scattered: in_block.is_some_and(|many| many < 2.0) }
     }
 }
 

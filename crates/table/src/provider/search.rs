@@ -7,10 +7,16 @@
 //! in the scan and decides about the rows that are left, so this is free to keep too much. It stops by
 //! itself where most pages have a hit. Segments that several tenants share are not searched: nothing of a query
 //! is ever evaluated on another tenant's row.
+//!
+//! Where the entity index leaves few rows, these are read here too ([`few`]), and the scan has nothing left to do.
 
+mod few;
+mod file;
 mod pages;
+mod pick;
 mod source;
 mod unpack;
+mod values;
 
 use super::files::{Footer, ReadCache, all_null, constant_in, leaf};
 use super::prune::{MAX_SOUGHT, Wanted, record_ids};
@@ -22,12 +28,15 @@ use arrow::datatypes::DataType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::physical_plan::metrics::Count;
+pub(super) use few::Sought as FewSought;
+use file::PageFile;
 use memchr::memmem::Finder;
-use pages::{Chunk, PageFile, Seen, Sought};
+use pages::{Chunk, Seen, Sought};
 use palisade_event::TenantId;
 use palisade_event::schema::{Core, EVENTS, is_json};
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
-pub(super) use source::SearchedSource;
+pub(super) use source::SegmentSource;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,12 +153,8 @@ impl Search {
         }
         let mut narrowed = false;
         for (index, group) in groups.iter().enumerate() {
-            // Another part of the scan reads the row groups that begin outside of the file's range.
-            let start = group.columns().first().map_or(0, |column| {
-                column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset())
-            });
-            let outside = file.range.as_ref().is_some_and(|range| !range.contains(start));
-            if outside || !plan.should_scan(index) || !self.is_in_time(&footer, index) {
+            let own = begins_in(&file, group);
+            if !own || !plan.should_scan(index) || !self.is_in_time(&footer, index) {
                 continue;
             }
             if self.is_vain() {
@@ -254,6 +259,14 @@ impl Text {
         }
         Some(super::files::union(found))
     }
+}
+
+/// Whether a row group begins in the file's range: the others are read by other parts of the scan.
+fn begins_in(file: &PartitionedFile, group: &RowGroupMetaData) -> bool {
+    let start = group.columns().first().map_or(0, |column| {
+        column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset())
+    });
+    file.range.as_ref().is_none_or(|range| range.contains(start))
 }
 
 /// The place of a column that holds texts and nothing else; `None` for any other.

@@ -5,68 +5,15 @@
 //! found page may still have no such value (a text may run over the end of one value into the next); a page
 //! that is not found has none.
 
+use super::file::{PageFile, Pages, Part};
 use super::unpack::{any_marked, length, lengths, take};
-use bytes::{Buf, Bytes};
 use memchr::memmem::Finder;
 use palisade_event::SenderIds;
 use parquet::basic::Encoding;
-use parquet::column::page::{Page, PageReader};
-use parquet::errors::ParquetError;
+use parquet::column::page::Page;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
-use parquet::file::reader::{ChunkReader, Length};
-use parquet::file::serialized_reader::SerializedPageReader;
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// A file whose pages are read one at a time.
-pub(super) struct PageFile {
-    file: File,
-    length: u64,
-    read: AtomicUsize,
-}
-
-impl PageFile {
-    pub(super) fn open(path: &Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        Ok(Self { file, length, read: AtomicUsize::new(0) })
-    }
-
-    /// How many bytes were read.
-    pub(super) fn read(&self) -> usize {
-        self.read.load(Ordering::Relaxed)
-    }
-}
-
-impl Length for PageFile {
-    fn len(&self) -> u64 {
-        self.length
-    }
-}
-
-impl ChunkReader for PageFile {
-    type T = bytes::buf::Reader<Bytes>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        let rest = self.length.saturating_sub(start);
-        let length = usize::try_from(rest).unwrap_or(usize::MAX);
-        Ok(self.get_bytes(start, length)?.reader())
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
-            return Err(ParquetError::EOF("a page lies behind the end of its file".to_owned()));
-        }
-        let mut buffer = vec![0; length];
-        self.file.read_exact_at(&mut buffer, start)?;
-        self.read.fetch_add(length, Ordering::Relaxed);
-        Ok(Bytes::from(buffer))
-    }
-}
 
 /// The pages of a column in a row group, by their rows.
 pub(super) struct Chunk<'a> {
@@ -82,8 +29,6 @@ pub(super) enum Sought<'a> {
     Text(&'a Finder<'a>),
     /// Values from which one of these ids derives.
     Ids {
-        tenant: &'a str,
-        source: &'a str,
         wanted: &'a [u128],
         /// Keeps what is the same for all values.
         derived: SenderIds,
@@ -92,18 +37,17 @@ pub(super) enum Sought<'a> {
 
 impl<'a> Sought<'a> {
     /// Senders' ids from which one of these ids derives.
-    pub(super) fn ids(tenant: &'a str, source: &'a str, wanted: &'a [u128]) -> Self {
-        Self::Ids { tenant, source, wanted, derived: SenderIds::default() }
+    pub(super) fn ids(tenant: &str, source: &str, wanted: &'a [u128]) -> Self {
+        let mut derived = SenderIds::default();
+        derived.begin(tenant, source);
+        Self::Ids { wanted, derived }
     }
 
     /// Whether this whole value is one.
     fn is(&mut self, value: &[u8]) -> Option<bool> {
         match self {
             Self::Text(text) => Some(text.find(value).is_some()),
-            Self::Ids { tenant, source, wanted, derived } => {
-                let value = std::str::from_utf8(value).ok()?;
-                Some(wanted.contains(&u128::from_be_bytes(derived.id(tenant, source, value).0)))
-            }
+            Self::Ids { wanted, derived } => is_wanted(derived, wanted, 0, value),
         }
     }
 
@@ -116,6 +60,11 @@ impl<'a> Sought<'a> {
         }
         Some(false)
     }
+}
+
+/// Whether the id is wanted that derives from a value, which begins with so many bytes of the one before.
+fn is_wanted(derived: &mut SenderIds, wanted: &[u128], shared: usize, rest: &[u8]) -> Option<bool> {
+    Some(wanted.contains(&u128::from_be_bytes(derived.next(shared, rest)?.0)))
 }
 
 /// How many pages were looked through, and how many of them had a hit.
@@ -135,28 +84,19 @@ impl<'a> Chunk<'a> {
         Self { file, metadata, group, leaf }
     }
 
-    fn column(&self) -> Option<&'a ColumnChunkMetaData> {
+    pub(super) fn column(&self) -> Option<&'a ColumnChunkMetaData> {
         let column = self.metadata.row_groups().get(self.group)?.columns().get(self.leaf)?;
         let descr = column.column_descr();
         (descr.max_rep_level() == 0 && descr.max_def_level() <= 1).then_some(column)
     }
 
-    fn rows(&self) -> Option<u64> {
-        u64::try_from(self.metadata.row_groups().get(self.group)?.num_rows()).ok()
+    /// Whether there may be nulls.
+    pub(super) fn nullable(&self) -> Option<bool> {
+        Some(self.column()?.column_descr().max_def_level() == 1)
     }
 
-    fn open(&self) -> Option<(SerializedPageReader<PageFile>, Vec<u64>)> {
-        let locations = self.metadata.offset_index()?.get(self.group)?.get(self.leaf)?;
-        let locations = locations.page_locations().clone();
-        let mut bounds: Vec<u64> = locations
-            .iter()
-            .map(|page| u64::try_from(page.first_row_index).ok())
-            .collect::<Option<_>>()?;
-        bounds.push(self.rows()?);
-        let total = usize::try_from(self.rows()?).ok()?;
-        let file = Arc::clone(self.file);
-        let reader = SerializedPageReader::new(file, self.column()?, total, Some(locations));
-        Some((reader.ok()?, bounds))
+    pub(super) fn pages(&self) -> Option<Pages> {
+        Pages::open(self.file, self.metadata, (self.group, self.leaf), self.column()?)
     }
 
     /// The rows, out of `rows`, of the pages that may hold what is sought. Rows are numbered from the row
@@ -167,39 +107,33 @@ impl<'a> Chunk<'a> {
         sought: &mut Sought<'_>,
         seen: &mut Seen,
     ) -> Option<Vec<Range<u64>>> {
-        let nullable = self.column()?.column_descr().max_def_level() == 1;
-        let (mut reader, bounds) = self.open()?;
+        let nullable = self.nullable()?;
+        let mut pages = self.pages()?;
         let mut found: Vec<Range<u64>> = Vec::new();
         let mut marked: Option<Vec<bool>> = None;
-        let mut bounds = bounds.windows(2);
-        while let Some(next) = reader.peek_next_page().ok()? {
-            if next.is_dict {
-                let Some(Page::DictionaryPage { buf, num_values, .. }) =
-                    reader.get_next_page().ok()?
-                else {
-                    return None;
-                };
-                marked = Some(mark(&buf, num_values as usize, sought)?);
-                continue;
-            }
-            let &[start, end] = bounds.next()? else { return None };
-            if !rows.iter().any(|range| range.start < end && start < range.end) {
-                reader.skip_next_page().ok()?;
-                continue;
-            }
-            let page = reader.get_next_page().ok()??;
-            seen.pages += 1;
-            let most = usize::try_from(end.saturating_sub(start)).ok()?;
-            if has(&page, most, nullable, marked.as_deref(), sought)? {
-                seen.found += 1;
-                match found.last_mut() {
-                    Some(last) if last.end == start => last.end = end,
-                    _ => found.push(start..end),
+        while let Some(part) = pages.next(|page| any_in(rows, page))? {
+            match part {
+                Part::Dictionary(bytes, count) => marked = Some(mark(&bytes, count, sought)?),
+                Part::Rows(page_rows, page) => {
+                    seen.pages += 1;
+                    let most = usize::try_from(page_rows.end.checked_sub(page_rows.start)?).ok()?;
+                    if has(&page, most, nullable, marked.as_deref(), sought)? {
+                        seen.found += 1;
+                        match found.last_mut() {
+                            Some(last) if last.end == page_rows.start => last.end = page_rows.end,
+                            _ => found.push(page_rows),
+                        }
+                    }
                 }
             }
         }
         Some(super::intersect(&found, rows))
     }
+}
+
+/// Whether a page has any of these rows.
+pub(super) fn any_in(rows: &[Range<u64>], page: &Range<u64>) -> bool {
+    rows.iter().any(|range| range.start < page.end && page.start < range.end)
 }
 
 /// Which entries of a dictionary are, or hold, what is sought.
@@ -273,20 +207,37 @@ fn has(
             let pieces = shared.into_iter().zip(new);
             match sought {
                 Sought::Text(text) => text_in_shared(values, pieces, text),
-                Sought::Ids { .. } => any_of_shared(values, pieces, |value, _| sought.is(value)),
+                Sought::Ids { wanted, derived } => {
+                    for (number, (shared, new)) in pieces.enumerate() {
+                        // A page's first value has none before it.
+                        if number == 0 && shared > 0 {
+                            return None;
+                        }
+                        if is_wanted(derived, wanted, shared, take(&mut values, new)?)? {
+                            return Some(true);
+                        }
+                    }
+                    Some(false)
+                }
             }
         }
         _ => None,
     }
 }
 
-/// Whether `is` holds for any of the values; of each value is given how much it shares with the one before it, and
-/// how many bytes follow. `is` gets the value and how much of it is shared.
-fn any_of_shared(
+/// Below so many bytes a search is a comparison at each place: a searcher takes longer to set up.
+const SHORT: usize = 64;
+
+/// Whether any of the values holds a text; of each value is given how much it shares with the one before it, and how
+/// many bytes follow. As long as no value holds the text, a new one can only hold it where at least one of its new bytes
+/// takes part.
+fn text_in_shared(
     mut bytes: &[u8],
     pieces: impl Iterator<Item = (usize, usize)>,
-    mut is: impl FnMut(&[u8], usize) -> Option<bool>,
+    text: &Finder<'_>,
 ) -> Option<bool> {
+    let needle = text.needle();
+    let Some((last, _)) = needle.split_last() else { return Some(true) };
     let mut value: Vec<u8> = Vec::new();
     for (shared, new) in pieces {
         if shared > value.len() {
@@ -294,34 +245,17 @@ fn any_of_shared(
         }
         value.truncate(shared);
         value.extend_from_slice(take(&mut bytes, new)?);
-        if is(&value, shared)? {
-            return Some(true);
-        }
-    }
-    Some(false)
-}
-
-/// Below so many bytes a search is a comparison at each place: a searcher takes longer to set up.
-const SHORT: usize = 64;
-
-/// Whether any of the values holds a text; they are given as to [`any_of_shared`]. As long as no value holds the text,
-/// a new one can only hold it where at least one of its new bytes takes part.
-fn text_in_shared(
-    bytes: &[u8],
-    pieces: impl Iterator<Item = (usize, usize)>,
-    text: &Finder<'_>,
-) -> Option<bool> {
-    let needle = text.needle();
-    let Some((last, _)) = needle.split_last() else { return Some(true) };
-    any_of_shared(bytes, pieces, |value, shared| {
-        let from = (shared + 1).saturating_sub(needle.len());
-        let place = value.get(from..)?;
-        Some(if place.len() > SHORT {
+        let place = value.get((shared + 1).saturating_sub(needle.len())..)?;
+        let holds = if place.len() > SHORT {
             text.find(place).is_some()
         } else {
             place
                 .windows(needle.len())
                 .any(|window| window.last() == Some(last) && window == needle)
-        })
-    })
+        };
+        if holds {
+            return Some(true);
+        }
+    }
+    Some(false)
 }

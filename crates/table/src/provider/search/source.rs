@@ -1,7 +1,11 @@
-//! A source of Parquet files that looks through each file before it is opened. Everything else is the
-//! Parquet source's.
+//! A source of segments: looks through each file before it is opened, reads few rows by itself, and gives texts that do
+//! not hold the pages that they were in. Everything else is the Parquet source's.
 
 use super::Search;
+use super::few::{Few, Sought};
+use crate::provider::adapt::RowAdapterFactory;
+use crate::provider::views;
+use arrow::array::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -16,30 +20,43 @@ use datafusion::physical_expr::{
 use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
-use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
+use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use std::fmt;
 use std::sync::Arc;
 
-/// The files of a source, looked through before they are opened.
-pub(in super::super) struct SearchedSource {
+/// The segments that a Parquet source reads.
+pub(in super::super) struct SegmentSource {
     inner: Arc<dyn FileSource>,
-    search: Arc<Search>,
+    own: Arc<Own>,
 }
 
-impl SearchedSource {
+/// What is done beside the Parquet source.
+struct Own {
+    search: Option<Arc<Search>>,
+    sought: Option<Sought>,
+    adapter: RowAdapterFactory,
+}
+
+impl SegmentSource {
+    /// What `inner` reads, with `search` looking through the files and rows that are `sought` read where they are few.
     pub(in super::super) fn over(
         inner: Arc<dyn FileSource>,
-        search: Arc<Search>,
+        search: Option<Search>,
+        sought: Option<Sought>,
+        adapter: RowAdapterFactory,
     ) -> Arc<dyn FileSource> {
-        Arc::new(Self { inner, search })
+        let search = search.map(Arc::new);
+        Arc::new(Self { inner, own: Arc::new(Own { search, sought, adapter }) })
     }
 
     fn with(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
-        Self::over(inner, Arc::clone(&self.search))
+        Arc::new(Self { inner, own: Arc::clone(&self.own) })
     }
 }
 
-impl FileSource for SearchedSource {
+impl FileSource for SegmentSource {
     fn create_file_opener(
         &self,
         object_store: Arc<dyn ObjectStore>,
@@ -57,8 +74,13 @@ impl FileSource for SearchedSource {
     ) -> Result<Box<dyn Morselizer>> {
         let read = MetricBuilder::new(self.metrics()).counter("bytes_scanned", partition);
         let inner = self.inner.create_morselizer(object_store, base_config, partition)?;
-        let search = Arc::clone(&self.search);
-        Ok(Box::new(SearchedMorsels { inner: Arc::from(inner), search, read }))
+        let search = self.own.search.clone();
+        let source = self.inner.as_ref();
+        let few = self.own.sought.as_ref();
+        let picked = MetricBuilder::new(self.metrics()).counter("rows_picked", partition);
+        let few = few.and_then(|sought| Few::new(sought, source, &self.own.adapter, picked));
+        let few = few.map(Arc::new);
+        Ok(Box::new(SegmentMorsels { inner: Arc::from(inner), search, few, read }))
     }
 
     fn table_schema(&self) -> &TableSchema {
@@ -151,17 +173,22 @@ impl FileSource for SearchedSource {
 }
 
 #[derive(Debug)]
-struct SearchedMorsels {
+struct SegmentMorsels {
     inner: Arc<dyn Morselizer>,
-    search: Arc<Search>,
+    search: Option<Arc<Search>>,
+    few: Option<Arc<Few>>,
     read: Count,
 }
 
-impl Morselizer for SearchedMorsels {
+impl Morselizer for SegmentMorsels {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
+        if self.search.is_none() && self.few.is_none() {
+            return Ok(Box::new(Compacted(self.inner.plan_file(file)?)));
+        }
         Ok(Box::new(Searching {
             inner: Arc::clone(&self.inner),
-            search: Arc::clone(&self.search),
+            search: self.search.clone(),
+            few: self.few.clone(),
             read: self.read.clone(),
             file: Box::new(file),
         }))
@@ -172,7 +199,8 @@ impl Morselizer for SearchedMorsels {
 #[derive(Debug)]
 struct Searching {
     inner: Arc<dyn Morselizer>,
-    search: Arc<Search>,
+    search: Option<Arc<Search>>,
+    few: Option<Arc<Few>>,
     read: Count,
     file: Box<PartitionedFile>,
 }
@@ -180,8 +208,62 @@ struct Searching {
 impl MorselPlanner for Searching {
     fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
         Ok(Some(MorselPlan::new().with_pending_planner(async move {
-            let file = self.search.narrow(*self.file, &self.read).await;
-            self.inner.plan_file(file)
+            let mut file = *self.file;
+            if let Some(search) = &self.search {
+                file = search.narrow(file, &self.read).await;
+            }
+            if let Some(few) = &self.few
+                && let Some(rows) = few.read(&file, &self.read).await
+            {
+                return Ok(Box::new(Done(rows)) as Box<dyn MorselPlanner>);
+            }
+            Ok(Box::new(Compacted(self.inner.plan_file(file)?)) as Box<dyn MorselPlanner>)
         })))
+    }
+}
+
+/// A file whose rows are read.
+#[derive(Debug)]
+struct Done(RecordBatch);
+
+impl MorselPlanner for Done {
+    fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
+        Ok((self.0.num_rows() > 0)
+            .then(|| MorselPlan::new().with_morsels(vec![self as Box<dyn Morsel>])))
+    }
+}
+
+impl Morsel for Done {
+    fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
+        futures::stream::iter([Ok(self.0)]).boxed()
+    }
+}
+
+/// What the Parquet source gives, without what texts hold beside themselves.
+#[derive(Debug)]
+struct Compacted<T: ?Sized>(Box<T>);
+
+impl MorselPlanner for Compacted<dyn MorselPlanner> {
+    fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
+        let Some(mut plan) = self.0.plan()? else { return Ok(None) };
+        let morsels = plan.take_morsels().into_iter();
+        let morsels = morsels.map(|inner| Box::new(Compacted(inner)) as Box<dyn Morsel>).collect();
+        let planners = plan.take_ready_planners().into_iter();
+        let planners =
+            planners.map(|inner| Box::new(Compacted(inner)) as Box<dyn MorselPlanner>).collect();
+        let pending = plan.take_pending_planner();
+        let mut compacted = MorselPlan::new().with_morsels(morsels).with_planners(planners);
+        if let Some(pending) = pending {
+            compacted.set_pending_planner(async move {
+                Ok(Box::new(Compacted(pending.await?)) as Box<dyn MorselPlanner>)
+            });
+        }
+        Ok(Some(compacted))
+    }
+}
+
+impl Morsel for Compacted<dyn Morsel> {
+    fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
+        self.0.into_stream().map(|batch| Ok(views::compacted(batch?))).boxed()
     }
 }
