@@ -315,5 +315,4 @@ fn inhibition_keys(rule: &Inhibition, alert: &Alert) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[path = "notify_tests.rs"]
 mod tests;

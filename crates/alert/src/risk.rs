@@ -1,7 +1,9 @@
 //! Risk of an entity: the sum of the weights of its alerts, each halved every `half_life`.
 //!
-//!     raw(t)  = Σ weight(severity) · 2^(−(t − time) / half_life)
-//!     score(t) = 100 · (1 − e^(−raw(t) / 100))
+//! ```text
+//! raw(t)   = Σ weight(severity) · 2^(−(t − time) / half_life)
+//! score(t) = 100 · (1 − e^(−raw(t) / 100))
+//! ```
 //!
 //! Weights: informational 1, low 5, medium 15, high 40, critical 80. One fresh critical alert gives a score of 55, five
 //! high ones 86. Only the latest revision of an alert counts, and none that was retracted. The half-life is a day

@@ -183,6 +183,16 @@ impl Catalog {
         Ok(ClaimedReceiver { epoch, cursor, memory: memory.into_iter().collect() })
     }
 
+    /// Up to where a receiver's rows are decided about; `None` when it was never claimed.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn receiver_cursor(&self, name: &str) -> Result<Option<AlertCursor>, CatalogError> {
+        let mut connection = self.reader().await?;
+        let row = receiver_row(&mut connection, name).await?;
+        Ok(row.map(|(_, cursor)| cursor))
+    }
+
     /// Makes what follows from some rows, and moves the cursor behind them.
     ///
     /// # Errors
@@ -465,21 +475,28 @@ async fn owned(
     receiver: &str,
     epoch: u64,
 ) -> Result<AlertCursor, CommitError> {
+    match receiver_row(connection, receiver).await? {
+        Some((current, cursor)) if current == epoch => Ok(cursor),
+        Some((current, _)) => Err(CommitError::Stale { current, got: epoch }),
+        None => Err(CommitError::Stale { current: 0, got: epoch }),
+    }
+}
+
+/// Epoch and cursor of a receiver.
+async fn receiver_row(
+    connection: &mut SqliteConnection,
+    receiver: &str,
+) -> Result<Option<(u64, AlertCursor)>, CatalogError> {
     let row: Option<(i64, i64, String, i64)> =
         sqlx::query_as("SELECT epoch, position, alert_id, revision FROM receivers WHERE name = ?")
             .bind(receiver)
             .fetch_optional(connection)
             .await?;
-    let Some((current, position, alert_id, revision)) = row else {
-        return Err(CommitError::Stale { current: 0, got: epoch });
-    };
-    let current = from_sql(current, "ownership epoch")?;
-    if current != epoch {
-        return Err(CommitError::Stale { current, got: epoch });
-    }
+    let Some((epoch, position, alert_id, revision)) = row else { return Ok(None) };
     let revision = u32::try_from(revision)
         .map_err(|_| CatalogError::Damaged(format!("cursor of receiver {receiver}")))?;
-    Ok(AlertCursor { position: from_sql(position, "position")?, alert_id, revision })
+    let cursor = AlertCursor { position: from_sql(position, "position")?, alert_id, revision };
+    Ok(Some((from_sql(epoch, "ownership epoch")?, cursor)))
 }
 
 /// At most [`MAX_ERROR`] bytes, whole characters only.

@@ -5,8 +5,9 @@
 mod support;
 
 use palisade_catalog::{
-    AuditFilter, AuditRecord, AuthError, Catalog, CatalogError, Checkpoint, Commit,
-    DeadLetterAction, OpenOptions, SCHEMA_VERSION, ScopeSet, TenantSettings,
+    AlertChange, AlertCursor, AlertStatus, AttemptOutcome, AuditFilter, AuditRecord, AuthError,
+    Catalog, CatalogError, Checkpoint, Commit, DeadLetterAction, DeliveryFilter, DeliveryState,
+    NewDelivery, OpenOptions, Pull, SCHEMA_VERSION, ScopeSet, Silence, TenantSettings,
 };
 use palisade_event::{Offset, TenantId};
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
@@ -14,7 +15,8 @@ use std::path::Path;
 use support::segment;
 
 const VERSION_1: &str = include_str!("golden/version-1.sql");
-/// The keys in the dump; they open nothing else.
+const VERSION_2: &str = include_str!("golden/version-2.sql");
+/// The keys in the first dump; they open nothing else.
 const KEY: &str = "plsd_33hee70t12mo_sEEH7gVSR2LX90kKpxhgO0rxToK9UG7bUjU4jc9eQlQ";
 const REVOKED: &str = "plsd_im55v5hlt5oc_zbks4jLZqG0zbz8klvQ3uGjtu8wZvfJirMHPJjEcCMM";
 
@@ -77,6 +79,41 @@ async fn a_catalog_of_version_1_is_migrated_and_read() {
 }
 
 #[tokio::test]
+async fn a_catalog_of_version_2_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalog.db");
+    load(&path, VERSION_2).await;
+    let catalog = Catalog::open(&path, OpenOptions::default()).await.unwrap();
+    catalog.verify().await.unwrap();
+    let acme = TenantId::new("acme").unwrap();
+    assert_eq!(catalog.tenant(&acme).await.unwrap().settings, settings());
+
+    let states = catalog.alert_states(&acme, &[letter()]).await.unwrap();
+    let state = &states[&letter()];
+    assert_eq!((state.status, state.actor.as_str()), (AlertStatus::Closed, "local"));
+    assert_eq!((state.reason.as_deref(), state.assignee.as_deref()), (Some("benign"), Some("ada")));
+    let notes = catalog.alert_notes(&acme, &letter()).await.unwrap();
+    assert_eq!((notes[0].text.as_str(), notes[0].time), ("looked at it", 2_100));
+    let silences = catalog.silences(None, 0).await.unwrap();
+    assert_eq!(silences, [Silence { id: silences[0].id.clone(), muted: 2, ..silence() }]);
+    let all = catalog.deliveries(&acme, &DeliveryFilter::default(), None, 10).await.unwrap();
+    let all: Vec<_> = all.iter().map(|one| (one.revision, one.state, one.attempts)).collect();
+    assert_eq!(
+        all,
+        [
+            (2, DeliveryState::Pending, 0),
+            (1, DeliveryState::Dead, 1),
+            (0, DeliveryState::Delivered, 1)
+        ]
+    );
+    // It goes on from there.
+    let claimed = catalog.claim_receiver("soc", &AlertCursor::default()).await.unwrap();
+    assert_eq!(claimed.cursor, AlertCursor { position: 7, alert_id: letter(), revision: 2 });
+    assert_eq!(claimed.memory["d/1"], "{}");
+    assert_eq!(catalog.due_deliveries("soc", 3_000, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_catalog_of_a_newer_release_is_refused_untouched() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalog.db");
@@ -128,6 +165,48 @@ fn audit() -> AuditRecord {
     }
 }
 
+fn silence() -> Silence {
+    Silence {
+        id: String::new(),
+        tenant: TenantId::new("acme").unwrap(),
+        matchers: vec!["user=alice".into()],
+        starts_at: 2_000,
+        ends_at: 9_000,
+        creator: "local".into(),
+        comment: "maintenance".into(),
+        created_at: 2_000,
+        muted: 0,
+    }
+}
+
+async fn alerts_to_dump(catalog: &Catalog, acme: &TenantId) {
+    let change = AlertChange {
+        status: Some(AlertStatus::Closed),
+        reason: Some("benign".into()),
+        assignee: Some(Some("ada".into())),
+    };
+    catalog.change_alert(acme, &letter(), &change, "local", 2_050).await.unwrap();
+    catalog.add_alert_note(acme, &letter(), "local", 2_100, "looked at it").await.unwrap();
+    let silence = catalog.create_silence(silence()).await.unwrap();
+    let owner = catalog.claim_receiver("soc", &AlertCursor::default()).await.unwrap();
+    let delivery = |revision| NewDelivery {
+        tenant: acme.clone(),
+        alert_id: letter(),
+        revision,
+        content: "{}".into(),
+    };
+    let pull = Pull {
+        cursor: AlertCursor { position: 7, alert_id: letter(), revision: 2 },
+        deliveries: (0..3).map(delivery).collect(),
+        memory: vec![("d/1".into(), Some("{}".into()))],
+        muted: [(silence.id, 2)].into(),
+    };
+    catalog.record_pull("soc", owner.epoch, &pull, 2_200).await.unwrap();
+    let dead = AttemptOutcome::Dead { error: "status 400".into() };
+    let outcomes = [(1, AttemptOutcome::Delivered), (2, dead)];
+    catalog.record_attempts("soc", owner.epoch, &outcomes, 2_300).await.unwrap();
+}
+
 fn letter() -> String {
     "0123456789abcdef".repeat(2)
 }
@@ -166,6 +245,7 @@ async fn write_a_catalog_to_dump() {
     catalog.settle_activation(generation).await.unwrap();
     let list = b"192.0.2.0/24\n";
     catalog.activate("reputation_list", "blocked", "bb", list).await.unwrap();
+    alerts_to_dump(&catalog, &acme).await;
     catalog.close().await.unwrap();
     println!("{} {} {}", catalog.log_id(), key.text, revoked.text);
 }

@@ -58,15 +58,24 @@ struct Client {
 impl Client {
     fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url))
-            .header("content-type", "application/json");
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
+        let url = format!("{}{path}", self.url);
+        // Requests with and without a body are of two types.
+        macro_rules! with_key {
+            ($request:expr) => {
+                match &self.key {
+                    Some(key) => $request.header("authorization", format!("Bearer {key}")),
+                    None => $request,
+                }
+            };
         }
-        let body = if method == "GET" { String::new() } else { body.to_string() };
-        let mut answer = agent.run(request.body(body).unwrap()).unwrap();
+        let (json, body) = ("application/json", body.to_string());
+        let answer = match method {
+            "GET" => with_key!(agent.get(url)).call(),
+            "DELETE" => with_key!(agent.delete(url)).call(),
+            "PATCH" => with_key!(agent.patch(url)).header("content-type", json).send(body),
+            _ => with_key!(agent.post(url)).header("content-type", json).send(body),
+        };
+        let mut answer = answer.unwrap();
         let text = answer.body_mut().read_to_string().unwrap();
         (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }

@@ -1,6 +1,8 @@
 //! Syslog (RFC 5424) that carries ArcSight's Common Event Format:
 //!
-//!     <PRI>1 TIMESTAMP HOSTNAME palisade - alert - CEF:0|Palisade|Palisade|VERSION|RULE|TITLE|SEVERITY|key=value …
+//! ```text
+//! <PRI>1 TIMESTAMP HOSTNAME palisade - alert - CEF:0|Palisade|Palisade|VERSION|RULE|TITLE|SEVERITY|key=value …
+//! ```
 //!
 //! In CEF's header `\` and `|` are escaped and line ends become spaces; in values `\`, `=` and line ends (`\n`, `\r`). The facility is 13
 //! (log audit). Severities are 1, 3, 5, 8, 10 of CEF's 0 to 10. The alert's id, revision and state are `externalId`, `cn1` and `act`; collectors

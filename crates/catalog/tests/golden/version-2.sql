@@ -1,0 +1,153 @@
+-- A catalog of schema version 1, as Palisade 0.1.0 wrote it. Never changed; see tests/golden.rs.
+PRAGMA application_id = 0x504c5344;
+PRAGMA user_version = 1;
+PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE schema_versions (version INTEGER PRIMARY KEY, release TEXT NOT NULL) STRICT;
+INSERT INTO schema_versions VALUES(1,'0.1.0');
+CREATE TABLE identity (
+    only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
+    log_id     BLOB    NOT NULL CHECK (length(log_id) = 16),
+    partitions INTEGER NOT NULL CHECK (partitions BETWEEN 1 AND 4096)
+) STRICT;
+INSERT INTO identity VALUES(1,X'5a33ae9b4179d14524fed274f01cd4cc',8);
+CREATE TABLE counters (
+    name  TEXT    PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO counters VALUES('generation',2);
+INSERT INTO counters VALUES('manifest_version',4);
+INSERT INTO counters VALUES('ownership_epoch',1);
+INSERT INTO counters VALUES('segment_id',5);
+CREATE TABLE gateways (
+    region  INTEGER NOT NULL,
+    gateway INTEGER NOT NULL,
+    epoch   INTEGER NOT NULL,
+    PRIMARY KEY (region, gateway)
+) STRICT, WITHOUT ROWID;
+INSERT INTO gateways VALUES(1,1,2);
+CREATE TABLE partitions (
+    partition INTEGER PRIMARY KEY,
+    epoch     INTEGER NOT NULL,
+    position  INTEGER NOT NULL
+) STRICT;
+INSERT INTO partitions VALUES(0,1,30);
+INSERT INTO partitions VALUES(1,0,0);
+INSERT INTO partitions VALUES(2,0,0);
+INSERT INTO partitions VALUES(3,0,0);
+INSERT INTO partitions VALUES(4,0,0);
+INSERT INTO partitions VALUES(5,0,0);
+INSERT INTO partitions VALUES(6,0,0);
+INSERT INTO partitions VALUES(7,0,0);
+CREATE TABLE lists (
+    id      INTEGER PRIMARY KEY,
+    hash    BLOB    NOT NULL UNIQUE,
+    content TEXT    NOT NULL
+) STRICT;
+INSERT INTO lists VALUES(1,X'882112e32d1e7fd81997b6dc02fa48049a922e64dd582010a6f47188b5cf9c80','["winlog.event_data.Field0","text","winlog.event_data.Field1","text","winlog.event_data.Field2","text"]');
+INSERT INTO lists VALUES(2,X'1c69ddff45ba81ef7d14a4f81fc53783ef1157dc1f2e71eaccf8011293c5843b','acme,default');
+CREATE TABLE segments (
+    id              INTEGER PRIMARY KEY,
+    state           INTEGER NOT NULL CHECK (state IN (0, 1, 2)),
+    table_name      TEXT    NOT NULL,
+    path            TEXT    NOT NULL UNIQUE,
+    epoch           INTEGER NOT NULL,
+    added_version   INTEGER,
+    removed_version INTEGER,
+    row_count       INTEGER NOT NULL DEFAULT 0,
+    bytes           INTEGER NOT NULL DEFAULT 0,
+    min_time        INTEGER NOT NULL DEFAULT 0,
+    max_time        INTEGER NOT NULL DEFAULT 0,
+    tenants         INTEGER REFERENCES lists (id),
+    from_offset     INTEGER NOT NULL DEFAULT 0,
+    to_offset       INTEGER NOT NULL DEFAULT 0,
+    level           INTEGER NOT NULL DEFAULT 0,
+    columns         INTEGER REFERENCES lists (id),
+    checksum        INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO segments VALUES(1,2,'events','tables/events/0000000000000001.parquet',1,1,4,10,1000,-5,1700000000000010,2,0,10,0,1,-2);
+INSERT INTO segments VALUES(2,2,'events','tables/events/0000000000000002.parquet',1,2,4,10,1000,-5,1700000000000020,2,10,20,0,1,-3);
+INSERT INTO segments VALUES(3,1,'events','tables/events/0000000000000003.parquet',1,3,NULL,10,1000,-5,1700000000000030,2,20,30,0,1,-4);
+INSERT INTO segments VALUES(4,1,'events','tables/events/0000000000000004.parquet',1,4,NULL,20,2000,-5,1700000000000020,2,0,20,1,1,-5);
+INSERT INTO segments VALUES(5,0,'events','tables/events/0000000000000005.parquet',1,NULL,NULL,0,0,0,0,NULL,0,0,0,NULL,0);
+CREATE TABLE checkpoints (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    partition INTEGER NOT NULL REFERENCES partitions (partition),
+    position  INTEGER NOT NULL,
+    path      TEXT    NOT NULL UNIQUE,
+    bytes     INTEGER NOT NULL,
+    checksum  INTEGER NOT NULL,
+    epoch     INTEGER NOT NULL,
+    retired   INTEGER NOT NULL DEFAULT 0 CHECK (retired IN (0, 1))
+) STRICT;
+INSERT INTO checkpoints VALUES(1,0,5,'checkpoints/5',7,-1,1,1);
+INSERT INTO checkpoints VALUES(2,0,10,'checkpoints/10',7,-1,1,0);
+INSERT INTO checkpoints VALUES(3,0,20,'checkpoints/20',7,-1,1,0);
+CREATE TABLE tenants (
+    name                TEXT    PRIMARY KEY,
+    spread              INTEGER NOT NULL CHECK (spread BETWEEN 1 AND 4096),
+    max_dynamic_columns INTEGER NOT NULL,
+    retention_days      TEXT    NOT NULL,
+    daily_limits        TEXT    NOT NULL,
+    created_at          INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO tenants VALUES('acme',16,50,'{"events":30}','{"records":1000000}',1000);
+INSERT INTO tenants VALUES('default',4096,1000,'{}','{}',0);
+INSERT INTO tenants VALUES('public',4096,1000,'{}','{}',0);
+CREATE TABLE api_keys (
+    id            TEXT    PRIMARY KEY,
+    tenant        TEXT    NOT NULL REFERENCES tenants (name),
+    name          TEXT    NOT NULL,
+    scopes        INTEGER NOT NULL,
+    secret_sha256 BLOB    NOT NULL CHECK (length(secret_sha256) = 32),
+    created_at    INTEGER NOT NULL,
+    expires_at    INTEGER,
+    revoked_at    INTEGER
+) STRICT, WITHOUT ROWID;
+INSERT INTO api_keys VALUES('33hee70t12mo','acme','beats',3,X'ad106daf09ea139e48fc69a0356e37deeeb66e284c6e4d88c318275f1f1b8c1c',1500,9000,NULL);
+INSERT INTO api_keys VALUES('im55v5hlt5oc','acme','old',3,X'adbbf0853618388aeea985f8bc476f9a55ca586fc3619743eb6bbd9cf6cab805',1200,NULL,1300);
+CREATE TABLE audits (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    time       INTEGER NOT NULL,
+    tenant     TEXT    NOT NULL,
+    actor      TEXT    NOT NULL,
+    action     TEXT    NOT NULL,
+    subject    TEXT    NOT NULL,
+    detail     TEXT    NOT NULL,
+    request_id TEXT    NOT NULL
+) STRICT;
+INSERT INTO audits VALUES(1,1500,'acme','local','key:create','beats','{"scopes":"ingest,query"}','');
+CREATE TABLE dead_letter_states (
+    tenant  TEXT    NOT NULL,
+    id      TEXT    NOT NULL,
+    state   INTEGER NOT NULL CHECK (state IN (1, 2)),
+    retries INTEGER NOT NULL,
+    actor   TEXT    NOT NULL,
+    time    INTEGER NOT NULL,
+    PRIMARY KEY (tenant, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO dead_letter_states VALUES('acme','0123456789abcdef0123456789abcdef',1,1,'local',2000);
+CREATE TABLE contents (
+    hash    TEXT PRIMARY KEY,
+    content BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO contents VALUES('aa',X'302e37');
+INSERT INTO contents VALUES('bb',X'3139322e302e322e302f32340a');
+CREATE TABLE activations (
+    generation   INTEGER PRIMARY KEY,
+    kind         TEXT    NOT NULL,
+    name         TEXT    NOT NULL,
+    content_hash TEXT    REFERENCES contents (hash),
+    settled      INTEGER NOT NULL DEFAULT 0 CHECK (settled IN (0, 1))
+) STRICT;
+INSERT INTO activations VALUES(1,'threshold','anomaly','aa',1);
+INSERT INTO activations VALUES(2,'reputation_list','blocked','bb',0);
+DELETE FROM sqlite_sequence;
+INSERT INTO sqlite_sequence VALUES('checkpoints',3);
+INSERT INTO sqlite_sequence VALUES('audits',1);
+CREATE INDEX segments_not_live ON segments (state) WHERE state <> 1;
+CREATE INDEX audits_by_tenant ON audits (tenant, id);
+CREATE INDEX audits_by_time ON audits (time);
+CREATE INDEX dead_letter_states_by_time ON dead_letter_states (time);
+CREATE INDEX activations_by_name ON activations (kind, name, generation);
+COMMIT;
