@@ -123,7 +123,7 @@ pub const KNOWN: [Operator; 7] = [
     Operator { name: "alerts", versions: &[1] },
     Operator { name: "baseline", versions: &[1] },
     Operator { name: "correlations", versions: &[1] },
-    Operator { name: "decoder", versions: &[1] },
+    Operator { name: "decoder", versions: &[1, 2] },
     Operator { name: "norms", versions: &[1] },
     Operator { name: "rules", versions: &[1] },
     Operator { name: THREAT, versions: threat::VERSIONS },
