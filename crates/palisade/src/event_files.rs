@@ -43,7 +43,7 @@ pub(crate) fn find(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// A file's bytes, unpacked if they are gzip or zstd.
-fn unpacked(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn unpacked(path: &Path) -> Result<Vec<u8>, Failure> {
     let cant = |error: std::io::Error| format!("can't read {}: {error}", path.display());
     let packed = std::fs::read(path).map_err(cant)?;
     let mut bytes = Vec::new();

@@ -4,6 +4,7 @@ mod child;
 mod crash;
 mod ingest;
 mod query;
+mod sigma;
 
 use crate::Outcome;
 use crate::config::Config;
@@ -25,6 +26,8 @@ enum What {
     Ingest(ingest::Ingest),
     /// Queries against ClickHouse's engine on the same files, or StreamGuard's endpoints over HTTP.
     Query(query::Query),
+    /// Sigma rules on Windows events, beside rsigma-eval with routing on.
+    Sigma(sigma::Sigma),
 }
 
 impl Bench {
@@ -34,6 +37,7 @@ impl Bench {
             What::Crash(crash) => crash.run(),
             What::Ingest(ingest) => ingest.run(),
             What::Query(query) => query.run(config, data),
+            What::Sigma(sigma) => sigma.run(),
         }
     }
 }
