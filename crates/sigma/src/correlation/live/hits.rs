@@ -2,7 +2,7 @@
 //!
 //! The first word is the time in microseconds (53 bits), the input (9 bits) and two flags; then the id's two halves, and
 //! the value. Hits leave from the front: they are only counted as gone until they are half of all, so that leaving
-//! costs nothing by itself. Room grows by a quarter, because most groups stay small.
+//! costs nothing by itself. Room grows by an eighth, because there are many groups and most stay small.
 
 use super::super::alert::Evidence;
 use palisade_event::RecordId;
@@ -145,7 +145,7 @@ impl Hits {
         if self.words.len() + hit.len() > self.words.capacity() {
             self.drop_gone();
             if self.words.len() + hit.len() > self.words.capacity() {
-                let more = (self.len() / 4).max(1) * hit.len();
+                let more = (self.len() / 8).max(1) * hit.len();
                 self.words.reserve_exact(more);
             }
         }

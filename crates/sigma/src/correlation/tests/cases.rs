@@ -294,7 +294,7 @@ pub(super) fn records(random: &mut Random) -> Vec<Matched> {
                     None,
                 ]),
                 host: if large || random.chance(50) { "web" } else { "db" },
-                item: *random.pick::<&str>(&["a", "b", "c", "d", "e"]),
+                item: random.pick::<&str>(&["a", "b", "c", "d", "e"]),
                 amount: match random.below(10) {
                     0 => "none".to_owned(),
                     1 => format!("{}.5", random.between(0, 12)),
