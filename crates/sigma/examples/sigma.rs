@@ -1,5 +1,12 @@
 //! Loads the SigmaHQ rules, holds them against the oracle's matches, and measures the matcher beside
 //! `rsigma-eval`: `sigma load|oracle|explain RULE FILE ROW|bench [PASSES] [ROWS]`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement may panic"
+)]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -15,7 +22,12 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let started = Instant::now();
     let Some(rules) = support::sigma_hq_rules() else { return };
-    println!("{} rules, {} refused, {:?}", rules.rules().len(), rules.refused().len(), started.elapsed());
+    println!(
+        "{} rules, {} refused, {:?}",
+        rules.rules().len(),
+        rules.refused().len(),
+        started.elapsed()
+    );
     let started = Instant::now();
     let matcher = rules.matcher();
     println!("compiled in {:?}", started.elapsed());
@@ -35,12 +47,8 @@ fn oracle(rules: &RuleSet, matcher: &Matcher) {
     let dir = support::data("sigma").unwrap();
     let scope: Value =
         serde_json::from_slice(&std::fs::read(dir.join("oracle_scope.json")).unwrap()).unwrap();
-    let scope: BTreeSet<&str> = scope["evaluated_rule_ids"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
+    let scope: BTreeSet<&str> =
+        scope["evaluated_rule_ids"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     let mut expected: BTreeMap<(String, String, usize), BTreeSet<String>> = BTreeMap::new();
     for line in std::fs::read_to_string(dir.join("oracle_matches.jsonl")).unwrap().lines() {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -58,9 +66,8 @@ fn oracle(rules: &RuleSet, matcher: &Matcher) {
         matcher.matches(&batch, &mut hits);
         for row in 0..batch.num_rows() {
             let none = BTreeSet::new();
-            let wanted = expected
-                .get(&(events.set.to_owned(), events.name.clone(), row))
-                .unwrap_or(&none);
+            let wanted =
+                expected.get(&(events.set.to_owned(), events.name.clone(), row)).unwrap_or(&none);
             let found: BTreeSet<String> =
                 hits.of(row).iter().map(|rule| ids[*rule as usize].clone()).collect();
             for id in found.union(wanted) {
@@ -113,7 +120,9 @@ fn vary(event: &mut Value, random: &mut Random) {
         let number = random.next();
         if name.ends_with("ProcessId") || name == "ExecutionProcessID" || name == "ProcessID" {
             *value = match value {
-                Value::String(text) if text.starts_with("0x") => format!("0x{:x}", number % 65_536).into(),
+                Value::String(text) if text.starts_with("0x") => {
+                    format!("0x{:x}", number % 65_536).into()
+                }
                 Value::String(_) => (number % 65_536).to_string().into(),
                 _ => (number % 65_536).into(),
             };
@@ -123,7 +132,13 @@ fn vary(event: &mut Value, random: &mut Random) {
         if name == "Hashes" {
             let digits: String = text
                 .chars()
-                .map(|c| if c.is_ascii_digit() { char::from(b'0' + (random.next() % 10) as u8) } else { c })
+                .map(|c| {
+                    if c.is_ascii_digit() {
+                        char::from(b'0' + (random.next() % 10) as u8)
+                    } else {
+                        c
+                    }
+                })
                 .collect();
             *text = digits;
         } else if name.ends_with("CommandLine") || name == "ScriptBlockText" || name == "Message" {
@@ -132,7 +147,12 @@ fn vary(event: &mut Value, random: &mut Random) {
             text.push_str(&format!("{:x}", number % 4_096));
         } else if name.ends_with("Guid") || name.ends_with("GUID") {
             *text = format!("{{{number:032x}}}");
-        } else if name.ends_with("Image") || name.contains("Name") || name == "ImageLoaded" || name == "TargetObject" || name == "CallTrace" {
+        } else if name.ends_with("Image")
+            || name.contains("Name")
+            || name == "ImageLoaded"
+            || name == "TargetObject"
+            || name == "CallTrace"
+        {
             // The folder before the last name, where it is none that rules name.
             if let Some(at) = text.rfind('\\')
                 && text.len() > 12
@@ -216,7 +236,11 @@ fn bench(rules: &RuleSet, matcher: &Matcher, passes: usize, rows: usize) {
     let rate = |seconds: f64| events as f64 / seconds;
     println!(
         "{} rules, {events} events, {rows} rows a batch: {:.0} events/s, the peer {:.0}, {:.2} times; matches {hits_ours} and {hits_theirs}; {:.3} of rows looked at",
-        rules.rules().len(), rate(ours), rate(theirs), theirs / ours, routed as f64 / events as f64
+        rules.rules().len(),
+        rate(ours),
+        rate(theirs),
+        theirs / ours,
+        routed as f64 / events as f64
     );
 }
 
@@ -225,41 +249,50 @@ fn label(event: &mut Value) {
     let channel = event["Channel"].as_str().unwrap_or_default().to_owned();
     let id = event["EventID"].as_u64().unwrap_or_default();
     let (service, category) = match channel.as_str() {
-        "Microsoft-Windows-Sysmon/Operational" => ("sysmon", match id {
-            1 => "process_creation",
-            2 => "file_change",
-            3 => "network_connection",
-            4 | 16 => "sysmon_status",
-            5 => "process_termination",
-            6 => "driver_load",
-            7 => "image_load",
-            8 => "create_remote_thread",
-            9 => "raw_access_thread",
-            10 => "process_access",
-            11 => "file_event",
-            12 => "registry_event",
-            13 => "registry_set",
-            14 => "registry_rename",
-            15 => "create_stream_hash",
-            17 | 18 => "pipe_created",
-            19..=21 => "wmi_event",
-            22 => "dns_query",
-            23 | 26 => "file_delete",
-            _ => "other",
-        }),
+        "Microsoft-Windows-Sysmon/Operational" => (
+            "sysmon",
+            match id {
+                1 => "process_creation",
+                2 => "file_change",
+                3 => "network_connection",
+                4 | 16 => "sysmon_status",
+                5 => "process_termination",
+                6 => "driver_load",
+                7 => "image_load",
+                8 => "create_remote_thread",
+                9 => "raw_access_thread",
+                10 => "process_access",
+                11 => "file_event",
+                12 => "registry_event",
+                13 => "registry_set",
+                14 => "registry_rename",
+                15 => "create_stream_hash",
+                17 | 18 => "pipe_created",
+                19..=21 => "wmi_event",
+                22 => "dns_query",
+                23 | 26 => "file_delete",
+                _ => "other",
+            },
+        ),
         "Security" => ("security", "other"),
         "System" => ("system", "other"),
         "Application" => ("application", "other"),
-        "Windows PowerShell" => ("powershell-classic", match id {
-            400 => "ps_classic_start",
-            600 => "ps_classic_provider_start",
-            _ => "other",
-        }),
-        "Microsoft-Windows-PowerShell/Operational" => ("powershell", match id {
-            4_103 => "ps_module",
-            4_104 => "ps_script",
-            _ => "other",
-        }),
+        "Windows PowerShell" => (
+            "powershell-classic",
+            match id {
+                400 => "ps_classic_start",
+                600 => "ps_classic_provider_start",
+                _ => "other",
+            },
+        ),
+        "Microsoft-Windows-PowerShell/Operational" => (
+            "powershell",
+            match id {
+                4_103 => "ps_module",
+                4_104 => "ps_script",
+                _ => "other",
+            },
+        ),
         "Microsoft-Windows-WMI-Activity/Operational" => ("wmi", "other"),
         "Microsoft-Windows-TaskScheduler/Operational" => ("taskscheduler", "other"),
         "Microsoft-Windows-Bits-Client/Operational" => ("bits-client", "other"),

@@ -41,7 +41,9 @@ impl Field {
                 paths.push(path);
             }
         };
-        for shape in ["Event.EventData.", "Event.System.", "winlog.event_data.", "winlog.user_data."] {
+        for shape in
+            ["Event.EventData.", "Event.System.", "winlog.event_data.", "winlog.user_data."]
+        {
             add(format!("{shape}{name}"));
         }
         // An element with attributes keeps its text apart.

@@ -11,6 +11,7 @@ use crate::source::Sources;
 use crate::yaml::{self, Document, Node, Value};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -260,11 +261,9 @@ impl Loader {
         };
         let status = match node.get("status") {
             None => None,
-            Some(status) => {
-                Some(status.as_text().and_then(Status::parse).ok_or_else(|| {
-                    Fault::new(status.line, "unknown `status`", format!("use {}", Status::NAMES))
-                })?)
-            }
+            Some(status) => Some(status.as_text().and_then(Status::parse).ok_or_else(|| {
+                Fault::new(status.line, "unknown `status`", format!("use {}", Status::NAMES))
+            })?),
         };
         let context = self.pipelines.context(&source)?;
         let mut parts = vec![lower::detection(detection, &context, "detection")?];
@@ -335,7 +334,9 @@ impl Loader {
         for rule in &mut self.rules {
             let meant = filter.rules.as_ref().is_none_or(|rules| {
                 rules.iter().any(|wanted| {
-                    *wanted == rule.id || *wanted == rule.title || Some(wanted) == rule.name.as_ref()
+                    *wanted == rule.id
+                        || *wanted == rule.title
+                        || Some(wanted) == rule.name.as_ref()
                 })
             });
             if !meant || !filter.source.covers(&rule.source) {
@@ -410,6 +411,21 @@ impl RuleSet {
     #[must_use]
     pub fn refused(&self) -> &[Refusal] {
         &self.refused
+    }
+
+    /// The paths under which the rules may find their fields, for
+    /// [`palisade_event::decode::DecodeLimits::protected`]: so that they get columns whatever else is
+    /// sent.
+    #[must_use]
+    pub fn paths(&self) -> BTreeSet<String> {
+        let mut paths = BTreeSet::new();
+        for (rule, source) in &self.rules {
+            rule.condition.paths(&mut paths);
+            if let Some(source) = source {
+                source.paths(&mut paths);
+            }
+        }
+        paths
     }
 
     /// Compiles the rules.

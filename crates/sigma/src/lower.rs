@@ -154,16 +154,17 @@ fn resolve(
     if depth > MAX_DEPTH {
         return Err(Fault::new(line, "the condition is too deep", "take brackets away"));
     }
-    let named = |(name, expr): &(&str, Expr)| {
-        Expr::Selection(Arc::from(*name), Box::new(expr.clone()))
-    };
+    let named =
+        |(name, expr): &(&str, Expr)| Expr::Selection(Arc::from(*name), Box::new(expr.clone()));
     let all = |parts: &[ConditionExpr]| -> Checked<Vec<Expr>> {
         parts.iter().map(|part| resolve(part, selections, line, depth + 1)).collect()
     };
     Ok(match condition {
         ConditionExpr::And(parts) => Expr::all(all(parts)?),
         ConditionExpr::Or(parts) => Expr::any(all(parts)?),
-        ConditionExpr::Not(part) => Expr::Not(Box::new(resolve(part, selections, line, depth + 1)?)),
+        ConditionExpr::Not(part) => {
+            Expr::Not(Box::new(resolve(part, selections, line, depth + 1)?))
+        }
         ConditionExpr::Identifier(wanted) => {
             match selections.iter().find(|(name, _)| name == wanted) {
                 Some(found) => named(found),
@@ -254,7 +255,10 @@ pub(crate) fn selection(node: &Node, context: &Context<'_>, name: &str) -> Check
         }
         other => Err(Fault::new(
             node.line,
-            format!("search identifier `{name}` is {}", if matches!(other, Value::Null) { "empty" } else { "an empty list or map" }),
+            format!(
+                "search identifier `{name}` is {}",
+                if matches!(other, Value::Null) { "empty" } else { "an empty list or map" }
+            ),
             "give it `field: value` lines or a list of keywords",
         )),
     }
@@ -481,7 +485,9 @@ impl Line<'_> {
             let place = |wanted: Transform| modifiers.transforms.contains(&wanted);
             // A keyword may stand anywhere.
             let anywhere = place(Transform::Contains)
-                || self.field.is_none() && !place(Transform::StartsWith) && !place(Transform::EndsWith);
+                || self.field.is_none()
+                    && !place(Transform::StartsWith)
+                    && !place(Transform::EndsWith);
             if anywhere || place(Transform::EndsWith) {
                 parts.insert(0, Part::Many);
             }

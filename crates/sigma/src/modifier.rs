@@ -331,10 +331,7 @@ fn offsets(bytes: &[u8]) -> Vec<String> {
             let encoded = STANDARD.encode(&shifted);
             let start = START.get(offset).copied().unwrap_or(0);
             let end = END.get(shifted.len() % 3).copied().unwrap_or(0);
-            encoded
-                .get(start..encoded.len().saturating_sub(end))
-                .unwrap_or_default()
-                .to_owned()
+            encoded.get(start..encoded.len().saturating_sub(end)).unwrap_or_default().to_owned()
         })
         .filter(|text| !text.is_empty())
         .collect()

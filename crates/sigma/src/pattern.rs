@@ -57,12 +57,16 @@ pub(crate) fn fold_into(text: &str, out: &mut String) -> bool {
         return false;
     }
     out.clear();
-    if text.is_ascii() {
-        out.push_str(text);
-        out.make_ascii_lowercase();
-    } else {
-        out.extend(text.chars().flat_map(char::to_lowercase));
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| byte >= 0x80) {
+        let (ascii, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        out.push_str(ascii);
+        let mut characters = tail.chars();
+        out.extend(characters.next().into_iter().flat_map(char::to_lowercase));
+        rest = characters.as_str();
     }
+    out.push_str(rest);
+    out.make_ascii_lowercase();
     true
 }
 
@@ -74,7 +78,11 @@ impl Pattern {
             match (parts.last_mut(), piece) {
                 (_, Part::Text(text)) if text.is_empty() => {}
                 (Some(Part::Text(before)), Part::Text(text)) => {
-                    before.push_str(&if cased { Cow::Borrowed(text.as_str()) } else { fold(&text) });
+                    before.push_str(&if cased {
+                        Cow::Borrowed(text.as_str())
+                    } else {
+                        fold(&text)
+                    });
                 }
                 (Some(Part::Many), Part::Many) => {}
                 (_, Part::Text(text)) if !cased => parts.push(Part::Text(fold(&text).into_owned())),
@@ -95,7 +103,9 @@ impl Pattern {
             parts => Shape::Glob(
                 parts
                     .iter()
-                    .filter_map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None })
+                    .filter_map(|part| {
+                        if let Part::Text(text) = part { Some(text.as_str()) } else { None }
+                    })
                     .max_by_key(|text| text.len())
                     .unwrap_or_default(),
             ),
@@ -294,7 +304,10 @@ mod tests {
     }
 
     /// Texts of these characters.
-    fn text(of: &str, length: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = String> + use<> {
+    fn text(
+        of: &str,
+        length: std::ops::RangeInclusive<usize>,
+    ) -> impl Strategy<Value = String> + use<> {
         let of: Vec<char> = of.chars().collect();
         prop::collection::vec(prop::sample::select(of), length)
             .prop_map(|characters| characters.into_iter().collect())

@@ -358,20 +358,22 @@ mod tests {
         let text = "vars:\n  servers: ['srv*', 'dc1']\n  site: x\ntransformations:\n  - type: value_placeholders\n";
         pipelines.push("p", text).unwrap();
         let context = pipelines.context(&LogSource::default()).unwrap();
-        let expand = |text: &str| context.expand(text, 10, 3).map(|forms| {
-            forms
-                .into_iter()
-                .map(|parts| {
-                    parts
-                        .into_iter()
-                        .map(|part| match part {
-                            Part::Text(text) => text,
-                            _ => "*".to_owned(),
-                        })
-                        .collect::<String>()
-                })
-                .collect::<Vec<_>>()
-        });
+        let expand = |text: &str| {
+            context.expand(text, 10, 3).map(|forms| {
+                forms
+                    .into_iter()
+                    .map(|parts| {
+                        parts
+                            .into_iter()
+                            .map(|part| match part {
+                                Part::Text(text) => text,
+                                _ => "*".to_owned(),
+                            })
+                            .collect::<String>()
+                    })
+                    .collect::<Vec<_>>()
+            })
+        };
         assert_eq!(expand("a-%servers%-%site%").unwrap(), ["a-srv*-x", "a-dc1-x"]);
         assert_eq!(expand(r"\%plain%servers%").unwrap(), ["%plainsrv*", "%plaindc1"]);
         assert_eq!(expand("50%").unwrap(), ["50%"]);

@@ -95,7 +95,10 @@ fn tolerant(text: &str) -> String {
     while let Some(character) = characters.next() {
         match character {
             '\\' => match characters.next() {
-                Some(escaped @ ('"' | '\'' | '`' | ' ' | ',' | ':' | ';' | '=' | '@' | '_' | '<' | '>')) => {
+                Some(
+                    escaped @ ('"' | '\'' | '`' | ' ' | ',' | ':' | ';' | '=' | '@' | '_' | '<'
+                    | '>'),
+                ) => {
                     if matches!(escaped, '<' | '>') {
                         out.push_str(if escaped == '<' { "\\x3C" } else { "\\x3E" });
                     } else {
@@ -153,7 +156,17 @@ fn tolerant(text: &str) -> String {
                 let repeats = rest.len() < characters.clone().count()
                     && rest.starts_with(|c: char| c.is_ascii_digit())
                     && rest.chars().all(|c| c.is_ascii_digit() || c == ',');
-                out.push_str(if repeats || out.ends_with("\\p") || out.ends_with("\\x") || out.ends_with("\\P") { "{" } else { "\\{" });
+                out.push_str(
+                    if repeats
+                        || out.ends_with("\\p")
+                        || out.ends_with("\\x")
+                        || out.ends_with("\\P")
+                    {
+                        "{"
+                    } else {
+                        "\\{"
+                    },
+                );
             }
             other => out.push(other),
         }
@@ -173,7 +186,7 @@ mod tests {
     fn what_pcre_lets_pass_is_read_as_pcre_reads_it() {
         for (text, value) in [
             (r#"\"a\""#, r#""a""#),
-            (r"${env:", "${env:"),
+            (r"\${env:", "${env:"),
             (r"[[a]", "["),
             (r"[]x]+", "]x"),
             (r"[a&&b]+", "&&"),

@@ -52,8 +52,7 @@ pub enum Status {
 }
 
 impl Status {
-    pub(crate) const NAMES: &'static str =
-        "stable, test, experimental, deprecated or unsupported";
+    pub(crate) const NAMES: &'static str = "stable, test, experimental, deprecated or unsupported";
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {

@@ -248,6 +248,7 @@ pub(crate) fn read(document: Document<'_>) -> Checked<Node> {
         },
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
         emit_comments: false,
+        strict_booleans: true,
     };
     match serde_saphyr::from_str_with_options::<Node>(document.text, options) {
         Ok(mut node) => {
@@ -258,7 +259,11 @@ pub(crate) fn read(document: Document<'_>) -> Checked<Node> {
             let line = error.location().map_or(0, |at| at.line() + document.before);
             let text = error.to_string();
             let first = text.lines().next().unwrap_or("not YAML").to_owned();
-            Err(Fault::new(line, format!("not readable as YAML: {first}"), "check quotes, indentation and repeated keys near this line"))
+            Err(Fault::new(
+                line,
+                format!("not readable as YAML: {first}"),
+                "check quotes, indentation and repeated keys near this line",
+            ))
         }
     }
 }
@@ -280,7 +285,11 @@ mod tests {
 
     #[test]
     fn scalars_have_their_types() {
-        let node = read(Document { text: "a: 1\nb: '1'\nc: 1.5\nd: true\ne:\nf: 0x1000\ng: ~\n", before: 0 }).unwrap();
+        let node = read(Document {
+            text: "a: 1\nb: '1'\nc: 1.5\nd: true\ne:\nf: 0x1000\ng: ~\nh: y\n",
+            before: 0,
+        })
+        .unwrap();
         let value = |key: &str| node.get(key).unwrap().value.clone();
         assert_eq!(value("a"), Value::Int(1));
         assert_eq!(value("b"), Value::Text("1".into()));
@@ -289,6 +298,7 @@ mod tests {
         assert_eq!(value("e"), Value::Null);
         assert_eq!(value("f"), Value::Int(4096));
         assert_eq!(value("g"), Value::Null);
+        assert_eq!(value("h"), Value::Text("y".into()));
     }
 
     #[test]

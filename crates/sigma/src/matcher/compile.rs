@@ -129,14 +129,15 @@ pub(super) fn group(rules: &[(u32, &Expr)], fields: &mut Fields) -> Group {
         }
     }
     let mut builders: Vec<(u32, Builder)> = Vec::new();
-    let mut builder = |field: u32, with: &mut dyn FnMut(&mut Builder)| {
-        match builders.iter_mut().find(|(other, _)| *other == field) {
-            Some((_, builder)) => with(builder),
-            None => {
-                let mut new = Builder::default();
-                with(&mut new);
-                builders.push((field, new));
-            }
+    let mut builder = |field: u32, with: &mut dyn FnMut(&mut Builder)| match builders
+        .iter_mut()
+        .find(|(other, _)| *other == field)
+    {
+        Some((_, builder)) => with(builder),
+        None => {
+            let mut new = Builder::default();
+            with(&mut new);
+            builders.push((field, new));
         }
     };
     for (field, item) in &compiler.present {
@@ -234,7 +235,8 @@ impl Compiler<'_> {
     fn item(&mut self, item: &Item, uses: &HashMap<Pattern, u32, FixedState>) -> Node {
         let Some(field) = &item.field else {
             let key = (None, format!("{:?}", item.test));
-            let keyword = Keyword { automaton: keyword_automaton(&item.test), test: item.test.clone() };
+            let keyword =
+                Keyword { automaton: keyword_automaton(&item.test), test: item.test.clone() };
             return Node::Item(self.add(key, f64::INFINITY, Decide::Keyword(keyword)).0);
         };
         let field = self.field(field);

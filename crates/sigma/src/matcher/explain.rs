@@ -76,9 +76,8 @@ impl Matcher {
 }
 
 fn reason(rows: &mut Rows<'_>, expr: &Expr, row: usize) -> Reason {
-    let mut parts = |of: &[Expr]| -> Vec<Reason> {
-        of.iter().map(|part| reason(rows, part, row)).collect()
-    };
+    let mut parts =
+        |of: &[Expr]| -> Vec<Reason> { of.iter().map(|part| reason(rows, part, row)).collect() };
     match expr {
         Expr::And(of) => {
             let parts = parts(of);
@@ -114,9 +113,8 @@ fn line(rows: &mut Rows<'_>, item: &Item, row: usize) -> Reason {
     let value = match &item.field {
         Some(field) => rows.value(field, row).map(|cell| {
             // Of several texts the one that decided.
-            let passing = cell.texts().find(|text| {
-                item.test.passes(text, &crate::pattern::fold(text))
-            });
+            let passing =
+                cell.texts().find(|text| item.test.passes(text, &crate::pattern::fold(text)));
             match passing {
                 Some(text) => text.to_owned(),
                 None => cell.texts().collect::<Vec<_>>().join(", "),

@@ -184,7 +184,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Texts of these characters.
-    fn text(of: &str, length: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = String> + use<> {
+    fn text(
+        of: &str,
+        length: std::ops::RangeInclusive<usize>,
+    ) -> impl Strategy<Value = String> + use<> {
         let of: Vec<char> = of.chars().collect();
         prop::collection::vec(prop::sample::select(of), length)
             .prop_map(|characters| characters.into_iter().collect())

@@ -63,8 +63,7 @@ impl<'a> Rows<'a> {
     /// The value of a field in a row.
     pub(crate) fn value(&mut self, field: &Arc<Field>, row: usize) -> Option<Cell<'a>> {
         let columns = &self.columns;
-        let view =
-            self.fields.entry(Arc::clone(field)).or_insert_with(|| columns.field(field));
+        let view = self.fields.entry(Arc::clone(field)).or_insert_with(|| columns.field(field));
         let id = view.id(columns, row);
         if id == NO_VALUE { None } else { view.cell(id).cloned() }
     }
@@ -91,9 +90,9 @@ impl<'a> Rows<'a> {
         let value = self.value(field, row);
         match (&item.test, value) {
             (Test::Null, value) => value.is_none(),
-            (Test::Field { other, how, cased }, Some(value)) => self
-                .value(other, row)
-                .is_some_and(|other| relates(*how, *cased, &value, &other)),
+            (Test::Field { other, how, cased }, Some(value)) => {
+                self.value(other, row).is_some_and(|other| relates(*how, *cased, &value, &other))
+            }
             (test, Some(value)) => test.passes_cell(&value),
             (_, None) => false,
         }
@@ -108,7 +107,7 @@ impl<'a> Rows<'a> {
                 .plain(*place, row)
                 .filter(|text| test.passes(text, &fold(text)))
                 .map(|text| text.into_owned()),
-            Searched::Distinct(view) => {
+            Searched::Distinct(_, view) => {
                 let id = view.id(columns, row);
                 let cell = if id == NO_VALUE { None } else { view.cell(id) }?;
                 cell.texts().find(|text| test.passes(text, &fold(text))).map(str::to_owned)

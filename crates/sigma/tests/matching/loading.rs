@@ -17,6 +17,7 @@ fn every_sigma_hq_rule_is_loaded_or_named() {
     }
     assert_eq!(rules.rules().len() + rules.refused().len(), texts.len());
     assert!(rules.refused().len() <= 2, "{}", rules.refused().len());
+    assert!(rules.paths().contains("Event.EventData.CommandLine"));
     assert!(rules.rules().all(|rule| rule.author.is_some() && rule.version.len() == 32));
 }
 
@@ -25,7 +26,10 @@ fn the_placeholders_of_sigma_hq_take_values_from_a_pipeline() {
     let Some(texts) = support::sigma_hq() else { return };
     let mut pipelines = Pipelines::shipped();
     pipelines
-        .push("site.yml", "vars: {known_cdcs: [dc1]}\ntransformations: [{type: value_placeholders}]")
+        .push(
+            "site.yml",
+            "vars: {known_cdcs: [dc1]}\ntransformations: [{type: value_placeholders}]",
+        )
         .unwrap();
     let mut loader = Loader::new(pipelines);
     for (name, text) in &texts {
@@ -39,7 +43,8 @@ fn the_placeholders_of_sigma_hq_take_values_from_a_pipeline() {
 #[test]
 fn a_bad_document_is_refused_by_name_and_the_others_stay() {
     let good = rule("selection:\n    f: a\ncondition: selection");
-    let long = format!("selection:\n    f:\n{}condition: selection", "        - x\n".repeat(10_001));
+    let long =
+        format!("selection:\n    f:\n{}condition: selection", "        - x\n".repeat(10_001));
     for (detection, reason) in [
         ("selection:\n    f|unheard: a\ncondition: selection", "unknown modifier `unheard`"),
         ("selection:\n    f|not: a\ncondition: selection", "`not` is no modifier"),
@@ -50,13 +55,19 @@ fn a_bad_document_is_refused_by_name_and_the_others_stay() {
         ("selection:\ncondition: selection", "is empty"),
         ("selection:\n    f|all: a\ncondition: selection", "`all` with a single value"),
         ("selection:\n    f|re: '('\ncondition: selection", "regular expression"),
-        ("selection:\n    f|re: '(a{1000}){1000}'\ncondition: selection", "over 1048576 bytes when compiled"),
+        (
+            "selection:\n    f|re: '(a{1000}){1000}'\ncondition: selection",
+            "over 1048576 bytes when compiled",
+        ),
         ("selection:\n    f|re: 'a(?=b)'\ncondition: selection", "look-around"),
         ("selection:\n    f|cidr: 10.0.0.0/40\ncondition: selection", "is no network"),
         ("selection:\n    f|gt: many\ncondition: selection", "has a text as value"),
         ("selection:\n    f|exists: maybe\ncondition: selection", "has a text as value"),
         ("selection:\n    f|expand: '%x%'\ncondition: selection", "placeholder `%x%` has no value"),
-        ("selection:\n    f|base64: 'a*b'\ncondition: selection", "`base64` of a value with wildcards"),
+        (
+            "selection:\n    f|base64: 'a*b'\ncondition: selection",
+            "`base64` of a value with wildcards",
+        ),
         ("selection:\n    f|contains: null\ncondition: selection", "null as value"),
         ("selection:\n    f: a\ncondition: other", "names `other`"),
         ("selection:\n    f: a\ncondition: 1 of other*", "chooses no search identifier"),
@@ -108,7 +119,10 @@ fn types_that_yaml_gets_wrong_and_repeated_ids_are_refused() {
     }
     for (texts, reason) in [
         (["- a\n- b\n", ""], "a document must be a map"),
-        (["title: a\nlogsource: x\ndetection: {s: {f: a}, condition: s}\n", ""], "`logsource` must be a map"),
+        (
+            ["title: a\nlogsource: x\ndetection: {s: {f: a}, condition: s}\n", ""],
+            "`logsource` must be a map",
+        ),
         (["# nothing\n", ""], "no document"),
     ] {
         let rules = support::rules(&texts[..1]);
@@ -129,8 +143,10 @@ fn filters_are_applied_to_the_rules_that_they_name() {
     let rules = support::rules(&[one, &two, filter]);
     assert_eq!(rules.refused(), &[]);
     let label = json!({"product": "x", "category": "c"});
-    let records =
-        [json!({"f": "a", "user": "adm_1", "logsource": label}), json!({"f": "a", "user": "x", "logsource": label})];
+    let records = [
+        json!({"f": "a", "user": "adm_1", "logsource": label}),
+        json!({"f": "a", "user": "x", "logsource": label}),
+    ];
     assert_eq!(matched(&rules, &records), [vec![1], vec![0, 1]]);
     let filtered: Vec<_> = rules.rules().map(|rule| rule.filters.clone()).collect();
     assert_eq!(filtered, [vec!["not adm".to_owned()], vec![]]);
@@ -163,7 +179,8 @@ transformations:
     let mut pipelines = Pipelines::none();
     pipelines.push("p.yml", pipeline).unwrap();
     let mut loader = Loader::new(pipelines);
-    let text = "title: a\nlogsource: {product: x}\ndetection: {selection: {f: a}, condition: selection}\n";
+    let text =
+        "title: a\nlogsource: {product: x}\ndetection: {selection: {f: a}, condition: selection}\n";
     loader.add("a.yml", text);
     loader.add("b.yml", &text.replace("product: x", "product: z"));
     let rules = loader.finish();

@@ -60,10 +60,11 @@ fn the_oracles_matches_are_found_and_no_others() {
     }
     assert!(expected.values().all(BTreeSet::is_empty), "events that are not there: {expected:?}");
     // Those are about `Data` alone, and there are no others.
-    let by_rule: BTreeMap<&str, usize> = differences.iter().fold(BTreeMap::new(), |mut count, (_, id)| {
-        *count.entry(id.as_str()).or_default() += 1;
-        count
-    });
+    let by_rule: BTreeMap<&str, usize> =
+        differences.iter().fold(BTreeMap::new(), |mut count, (_, id)| {
+            *count.entry(id.as_str()).or_default() += 1;
+            count
+        });
     assert_eq!(by_rule.into_iter().collect::<Vec<_>>(), DATA);
     assert!(agreed > 600, "{agreed}");
 }

@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 /// Texts of these characters.
-fn text(of: &str, length: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = String> + use<> {
+fn text(
+    of: &str,
+    length: std::ops::RangeInclusive<usize>,
+) -> impl Strategy<Value = String> + use<> {
     let of: Vec<char> = of.chars().collect();
     prop::collection::vec(prop::sample::select(of), length)
         .prop_map(|characters| characters.into_iter().collect())
@@ -16,8 +19,10 @@ fn text(of: &str, length: std::ops::RangeInclusive<usize>) -> impl Strategy<Valu
 /// Values that rules and records are likely to share.
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
-        prop::sample::select(vec!["a", "b", "ab", "aB", "ba", "", "Ä", "4104", "1.5", "true", "10.1.2.3", "/a", "-a b"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "a", "b", "ab", "aB", "ba", "", "Ä", "4104", "1.5", "true", "10.1.2.3", "/a", "-a b"
+        ])
+        .prop_map(str::to_owned),
         text("abAB/\\. -", 0..=5),
     ]
 }
@@ -32,36 +37,72 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn record() -> impl Strategy<Value = Value> {
-    prop::collection::btree_map(prop::sample::select(vec!["f", "g", "h", "user", "host.name", "message"]).prop_map(str::to_owned), value(), 1..5)
-        .prop_map(|members| Value::Object(members.into_iter().collect::<Map<_, _>>()))
+    prop::collection::btree_map(
+        prop::sample::select(vec!["f", "g", "h", "user", "host.name", "message"])
+            .prop_map(str::to_owned),
+        value(),
+        1..5,
+    )
+    .prop_map(|members| Value::Object(members.into_iter().collect::<Map<_, _>>()))
 }
 
 fn line() -> impl Strategy<Value = String> {
     let field = prop::sample::select(vec!["f", "g", "h", "user", "host.name", "message"]);
     let modifiers = prop::sample::select(vec![
-        "", "|contains", "|startswith", "|endswith", "|cased", "|contains|cased", "|contains|all", "|neq",
-        "|windash", "|base64", "|base64offset|contains", "|contains|windash",
+        "",
+        "|contains",
+        "|startswith",
+        "|endswith",
+        "|cased",
+        "|contains|cased",
+        "|contains|all",
+        "|neq",
+        "|windash",
+        "|base64",
+        "|base64offset|contains",
+        "|contains|windash",
     ]);
-    let pattern = prop_oneof![word(), text("ab*?", 1..=4)].prop_map(|text| {
-        json!(text.replace('\\', "\\\\")).to_string()
-    });
-    let texts = (field.clone(), modifiers, prop::collection::vec(pattern, 2..4))
-        .prop_map(|(field, modifiers, values)| {
+    let pattern = prop_oneof![word(), text("ab*?", 1..=4)]
+        .prop_map(|text| json!(text.replace('\\', "\\\\")).to_string());
+    let texts = (field.clone(), modifiers, prop::collection::vec(pattern, 2..4)).prop_map(
+        |(field, modifiers, values)| {
             let values: Vec<String> = values
                 .into_iter()
-                .map(|value| if modifiers.contains("base64") { value.replace(['*', '?'], "x").replace("\"\"", "\"xy\"") } else { value })
+                .map(|value| {
+                    if modifiers.contains("base64") {
+                        value.replace(['*', '?'], "x").replace("\"\"", "\"xy\"")
+                    } else {
+                        value
+                    }
+                })
                 .collect();
             let values: Vec<String> = values
                 .into_iter()
-                .map(|value| if modifiers.contains("offset") { format!("\"xy{}", &value[1..]) } else { value })
+                .map(|value| {
+                    if modifiers.contains("offset") {
+                        format!("\"xy{}", &value[1..])
+                    } else {
+                        value
+                    }
+                })
                 .collect();
             format!("{field}{modifiers}: [{}]", values.join(", "))
-        });
+        },
+    );
     let others = (
         field,
         prop::sample::select(vec![
-            ": null", "|exists: true", "|exists: false", "|re: '[aA]b?$'", "|re|i: '^AB'",
-            "|cidr: 10.0.0.0/8", "|gt: 1", "|lte: 4104", "|fieldref: g", "|fieldref|contains: f", ": 4104",
+            ": null",
+            "|exists: true",
+            "|exists: false",
+            "|re: '[aA]b?$'",
+            "|re|i: '^AB'",
+            "|cidr: 10.0.0.0/8",
+            "|gt: 1",
+            "|lte: 4104",
+            "|fieldref: g",
+            "|fieldref|contains: f",
+            ": 4104",
         ]),
     )
         .prop_map(|(field, rest)| format!("{field}{rest}"));
@@ -70,15 +111,34 @@ fn line() -> impl Strategy<Value = String> {
 
 fn detection() -> impl Strategy<Value = String> {
     let condition = prop::sample::select(vec![
-        "s1", "not s1", "s1 and not s2", "s1 or s2", "not (s1 or s2)", "not (s1 and s2)", "1 of s*", "all of s*",
-        "s1 and (s2 or k)", "k", "2 of them", "not 1 of s*",
+        "s1",
+        "not s1",
+        "s1 and not s2",
+        "s1 or s2",
+        "not (s1 or s2)",
+        "not (s1 and s2)",
+        "1 of s*",
+        "all of s*",
+        "s1 and (s2 or k)",
+        "k",
+        "2 of them",
+        "not 1 of s*",
     ]);
     let keywords = prop::collection::vec(text("ab", 1..=3), 1..3);
-    (line(), line(), line(), keywords, condition).prop_map(|(one, two, three, keywords, condition)| {
-        let two = if one.split(':').next() == two.split(':').next() { "unheard: 1".to_owned() } else { two };
-        let keywords: String = keywords.iter().map(|word| format!("    - '{word}'\n")).collect();
-        format!("s1:\n    {one}\n    {two}\ns2:\n    {three}\nk:\n{keywords}condition: {condition}")
-    })
+    (line(), line(), line(), keywords, condition).prop_map(
+        |(one, two, three, keywords, condition)| {
+            let two = if one.split(':').next() == two.split(':').next() {
+                "unheard: 1".to_owned()
+            } else {
+                two
+            };
+            let keywords: String =
+                keywords.iter().map(|word| format!("    - '{word}'\n")).collect();
+            format!(
+                "s1:\n    {one}\n    {two}\ns2:\n    {three}\nk:\n{keywords}condition: {condition}"
+            )
+        },
+    )
 }
 
 proptest! {

@@ -72,8 +72,7 @@ pub fn matched(rules: &RuleSet, records: &[Value]) -> Vec<Vec<u32>> {
     let mut first: Option<Vec<Vec<u32>>> = None;
     for (name, batch) in representations(records) {
         matcher.matches(&batch, &mut hits);
-        let found: Vec<Vec<u32>> =
-            (0..batch.num_rows()).map(|row| hits.of(row).to_vec()).collect();
+        let found: Vec<Vec<u32>> = (0..batch.num_rows()).map(|row| hits.of(row).to_vec()).collect();
         assert_eq!(found, matcher.matches_plainly(&batch), "plain evaluation, {name}");
         let found = found[..records.len()].to_vec();
         match &first {
@@ -86,8 +85,7 @@ pub fn matched(rules: &RuleSet, records: &[Value]) -> Vec<Vec<u32>> {
 
 /// A rule for all records with this detection.
 pub fn rule(detection: &str) -> String {
-    let detection: String =
-        detection.lines().map(|line| format!("    {line}\n")).collect();
+    let detection: String = detection.lines().map(|line| format!("    {line}\n")).collect();
     format!("title: test\nlogsource: {{}}\ndetection:\n{detection}")
 }
 
@@ -177,11 +175,14 @@ fn an_explanation_names_the_value_that_decided() {
         .iter()
         .map(|part| (part.what.as_str(), part.fulfilled, part.value.as_deref()))
         .collect();
-    assert_eq!(lines, [
-        ("Image|endswith: *\\whoami.exe", true, Some("C:\\x\\whoami.exe")),
-        ("Provider_Name: microsoft-windows-sysmon", true, Some("microsoft-windows-sysmon")),
-        ("ParentProcessId", false, Some("1")),
-    ]);
+    assert_eq!(
+        lines,
+        [
+            ("Image|endswith: *\\whoami.exe", true, Some("C:\\x\\whoami.exe")),
+            ("Provider_Name: microsoft-windows-sysmon", true, Some("microsoft-windows-sysmon")),
+            ("ParentProcessId", false, Some("1")),
+        ]
+    );
     assert!(rules.matcher().explain(&batch, 1, 0).is_none());
     assert!(rules.matcher().explain(&batch, 0, 1).is_none());
 }

@@ -67,9 +67,9 @@ pub fn archive(path: &Path) -> BTreeMap<String, Vec<u8>> {
 /// The texts of all SigmaHQ rules, by path.
 pub fn sigma_hq() -> Option<BTreeMap<String, String>> {
     let dir = data("sigma")?;
-    let packed = files(&dir)
-        .into_iter()
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sigma-rules-")))?;
+    let packed = files(&dir).into_iter().find(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sigma-rules-"))
+    })?;
     Some(
         archive(&packed)
             .into_iter()
@@ -123,7 +123,9 @@ pub fn batch_with(body: &[u8], limits: DecodeLimits) -> RecordBatch {
     };
     let outcome = builder.push_json_body(&context, body);
     assert_eq!(outcome.rejected_total, 0, "{:?}", outcome.rejected);
-    builder.finish().unwrap_or_else(|| RecordBatch::new_empty(std::sync::Arc::new(arrow::datatypes::Schema::empty())))
+    builder.finish().unwrap_or_else(|| {
+        RecordBatch::new_empty(std::sync::Arc::new(arrow::datatypes::Schema::empty()))
+    })
 }
 
 /// The records of a body as the rows of one batch.
