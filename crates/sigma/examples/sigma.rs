@@ -1,5 +1,12 @@
 //! Loads the SigmaHQ rules, holds them against the oracle's matches, and measures the matcher beside
 //! `rsigma-eval`: `sigma load|oracle|explain RULE FILE ROW|bench [PASSES] [ROWS]`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement may panic"
+)]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -11,6 +11,7 @@ use crate::source::Sources;
 use crate::yaml::{self, Document, Node, Value};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -408,6 +409,21 @@ impl RuleSet {
     #[must_use]
     pub fn refused(&self) -> &[Refusal] {
         &self.refused
+    }
+
+    /// The paths under which the rules may find their fields, for
+    /// [`palisade_event::decode::DecodeLimits::protected`]: so that they get columns whatever else is
+    /// sent.
+    #[must_use]
+    pub fn paths(&self) -> BTreeSet<String> {
+        let mut paths = BTreeSet::new();
+        for (rule, source) in &self.rules {
+            rule.condition.paths(&mut paths);
+            if let Some(source) = source {
+                source.paths(&mut paths);
+            }
+        }
+        paths
     }
 
     /// Compiles the rules.

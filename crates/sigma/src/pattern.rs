@@ -57,12 +57,16 @@ pub(crate) fn fold_into(text: &str, out: &mut String) -> bool {
         return false;
     }
     out.clear();
-    if text.is_ascii() {
-        out.push_str(text);
-        out.make_ascii_lowercase();
-    } else {
-        out.extend(text.chars().flat_map(char::to_lowercase));
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| byte >= 0x80) {
+        let (ascii, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        out.push_str(ascii);
+        let mut characters = tail.chars();
+        out.extend(characters.next().into_iter().flat_map(char::to_lowercase));
+        rest = characters.as_str();
     }
+    out.push_str(rest);
+    out.make_ascii_lowercase();
     true
 }
 

@@ -186,7 +186,7 @@ mod tests {
     fn what_pcre_lets_pass_is_read_as_pcre_reads_it() {
         for (text, value) in [
             (r#"\"a\""#, r#""a""#),
-            (r"${env:", "${env:"),
+            (r"\${env:", "${env:"),
             (r"[[a]", "["),
             (r"[]x]+", "]x"),
             (r"[a&&b]+", "&&"),

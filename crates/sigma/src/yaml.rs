@@ -248,6 +248,7 @@ pub(crate) fn read(document: Document<'_>) -> Checked<Node> {
         },
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
         emit_comments: false,
+        strict_booleans: true,
     };
     match serde_saphyr::from_str_with_options::<Node>(document.text, options) {
         Ok(mut node) => {
@@ -285,7 +286,7 @@ mod tests {
     #[test]
     fn scalars_have_their_types() {
         let node = read(Document {
-            text: "a: 1\nb: '1'\nc: 1.5\nd: true\ne:\nf: 0x1000\ng: ~\n",
+            text: "a: 1\nb: '1'\nc: 1.5\nd: true\ne:\nf: 0x1000\ng: ~\nh: y\n",
             before: 0,
         })
         .unwrap();
@@ -297,6 +298,7 @@ mod tests {
         assert_eq!(value("e"), Value::Null);
         assert_eq!(value("f"), Value::Int(4096));
         assert_eq!(value("g"), Value::Null);
+        assert_eq!(value("h"), Value::Text("y".into()));
     }
 
     #[test]

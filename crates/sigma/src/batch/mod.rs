@@ -13,7 +13,7 @@ pub(crate) use cell::Cell;
 use crate::field::{ANY_NAME, Field};
 use arrow::array::{Array, RecordBatch};
 use cell::Walk;
-use column::Column;
+use column::{Column, Key};
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use palisade_event::schema::{self, Core};
@@ -119,14 +119,33 @@ impl<'a> Columns<'a> {
             } else if sent {
                 let reader =
                     if column.is_json() { Reader::Leaves(index) } else { Reader::Column(index) };
-                searched.push(Searched::Distinct(self.view(vec![reader])));
+                searched.push(Searched::Distinct(Some(index), self.view(vec![reader])));
             }
         }
         for name in &self.overflowed {
             let reader = Reader::OverflowLeaves(name.clone());
-            searched.push(Searched::Distinct(self.view(vec![reader])));
+            searched.push(Searched::Distinct(None, self.view(vec![reader])));
         }
         searched
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The rows that may have a value in a searched column.
+    pub(crate) fn rows_with<'c>(
+        &'c self,
+        searched: &Searched<'a>,
+    ) -> Box<dyn Iterator<Item = usize> + 'c> {
+        let place = match searched {
+            Searched::Plain(place) | Searched::Distinct(Some(place), _) => Some(*place),
+            Searched::Distinct(None, _) => None,
+        };
+        match place.and_then(|place| self.columns.get(place)).and_then(Column::nulls) {
+            Some(nulls) => Box::new(nulls.valid_indices()),
+            None => Box::new(0..self.rows),
+        }
     }
 
     /// The text of a row in a column of plain texts.
@@ -155,7 +174,14 @@ impl<'a> Columns<'a> {
                 _ => Vec::new(),
             })
             .collect();
-        View { readers, keys, ids, cells: Vec::new(), table: HashTable::new() }
+        View {
+            readers,
+            keys,
+            ints: HashMap::default(),
+            ids,
+            cells: Vec::new(),
+            table: HashTable::new(),
+        }
     }
 
     /// Adds the places at which a path may stand.
@@ -185,8 +211,12 @@ impl<'a> Columns<'a> {
         for (_, index) in self.spaced.iter().filter(|(spaced, _)| **spaced == *name) {
             readers.push(Reader::Column(*index));
         }
-        if self.overflowed.iter().any(|overflowed| **overflowed == *name) {
-            readers.push(Reader::Overflow(name.to_string()));
+        for overflowed in &self.overflowed {
+            let spaced = overflowed.contains(char::is_whitespace)
+                && overflowed.split_whitespace().collect::<String>() == *name;
+            if **overflowed == *name || spaced {
+                readers.push(Reader::Overflow(overflowed.clone()));
+            }
         }
         if let Some(alias) = schema::alias(path)
             && Some(alias) != core
@@ -231,8 +261,8 @@ impl<'a> Columns<'a> {
 pub(crate) enum Searched<'a> {
     /// Of plain texts, which are likely to be different: by its place.
     Plain(usize),
-    /// Whose distinct values are looked at once each.
-    Distinct(View<'a>),
+    /// Whose distinct values are looked at once each: its place, where it is a column.
+    Distinct(Option<usize>, View<'a>),
 }
 
 /// The distinct values of a field in a batch, found as rows are asked for.
@@ -240,6 +270,8 @@ pub(crate) struct View<'a> {
     readers: Vec<Reader>,
     /// For each reader of a dictionary, the value of each of its keys.
     keys: Vec<Vec<u32>>,
+    /// The value of each integer that was met.
+    ints: HashMap<i64, u32, FixedState>,
     /// The value of each row.
     ids: Vec<u32>,
     cells: Vec<Cell<'a>>,
@@ -268,30 +300,35 @@ impl<'a> View<'a> {
             let Some(reader) = self.readers.get(place) else { break };
             let key = match reader {
                 Reader::Column(index) => {
-                    columns.columns.get(*index).and_then(|column| column.key(row))
+                    columns.columns.get(*index).map_or(Key::Nothing, |column| column.key(row))
                 }
-                _ => None,
+                _ => Key::Value,
             };
-            let keys = self.keys.get(place);
-            if let Some(key) = key
-                && let Some(&id) = keys.and_then(|keys| keys.get(key))
-                && id != UNREAD
-            {
-                if id == NO_VALUE {
-                    continue;
+            found = match key {
+                Key::Nothing => continue,
+                Key::Int(value) if self.ints.contains_key(&value) => {
+                    self.ints.get(&value).copied().unwrap_or(NO_VALUE)
                 }
-                found = id;
-                break;
-            }
-            let cell = columns.read(reader, row);
-            let id = cell.map_or(NO_VALUE, |cell| self.intern(cell));
-            if let Some(key) = key
-                && let Some(slot) = self.keys.get_mut(place).and_then(|keys| keys.get_mut(key))
-            {
-                *slot = id;
-            }
-            if id != NO_VALUE {
-                found = id;
+                Key::Place(key) if self.known(place, key) != UNREAD => self.known(place, key),
+                key => {
+                    let cell = columns.read(reader, row);
+                    let id = cell.map_or(NO_VALUE, |cell| self.intern(cell));
+                    match key {
+                        Key::Int(value) => {
+                            self.ints.insert(value, id);
+                        }
+                        Key::Place(key) => {
+                            let keys = self.keys.get_mut(place);
+                            if let Some(slot) = keys.and_then(|keys| keys.get_mut(key)) {
+                                *slot = id;
+                            }
+                        }
+                        Key::Nothing | Key::Value => {}
+                    }
+                    id
+                }
+            };
+            if found != NO_VALUE {
                 break;
             }
         }
@@ -299,6 +336,10 @@ impl<'a> View<'a> {
             *slot = found;
         }
         found
+    }
+
+    fn known(&self, place: usize, key: usize) -> u32 {
+        self.keys.get(place).and_then(|keys| keys.get(key)).copied().unwrap_or(UNREAD)
     }
 
     fn intern(&mut self, cell: Cell<'a>) -> u32 {

@@ -10,8 +10,8 @@ use hashbrown::HashMap;
 
 /// Shorter texts in a pattern with wildcards are not worth being looked for.
 const SHORTEST: usize = 2;
-/// Up to so many bytes of needles an automaton fits the caches.
-const DENSE: usize = 24 << 10;
+/// Up to so many bytes of needles an automaton fits the fastest cache.
+const FEW: usize = 1 << 10;
 
 /// Whether a pattern can be found by [`Index`].
 pub(crate) fn indexable(pattern: &Pattern) -> bool {
@@ -33,8 +33,10 @@ struct Found {
 /// The items of one field.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    /// Fulfilled by any value.
-    any: Found,
+    /// Items fulfilled by any value, even an array without members.
+    present: Vec<u32>,
+    /// Items fulfilled by any text.
+    any: Vec<u32>,
     exact: HashMap<String, Found, FixedState>,
     beginnings: Tree,
     ends: Tree,
@@ -62,7 +64,7 @@ pub(crate) struct Builder {
 impl Builder {
     /// An item is fulfilled by any value.
     pub(crate) fn present(&mut self, item: u32) {
-        self.index.any.items.push(item);
+        self.index.present.push(item);
     }
 
     /// An item is fulfilled by what matches this pattern, which must be [`indexable`].
@@ -70,7 +72,10 @@ impl Builder {
         let folded = |text: &str| crate::pattern::fold(text).into_owned();
         let shape = pattern.shape();
         let found = match shape {
-            Shape::Anything => &mut self.index.any,
+            Shape::Anything => {
+                self.index.any.push(item);
+                return;
+            }
             Shape::Exact(text) => self.index.exact.entry(folded(text)).or_default(),
             Shape::Prefix(text) => self.index.beginnings.place(folded(text).bytes()),
             Shape::Suffix(text) => self.index.ends.place(folded(text).bytes().rev()),
@@ -92,7 +97,7 @@ impl Builder {
                 }
             }
         };
-        if pattern.cased && shape != Shape::Anything || matches!(shape, Shape::Glob(_)) {
+        if pattern.cased || matches!(shape, Shape::Glob(_)) {
             found.checked.push((pattern.clone(), item));
         } else {
             found.items.push(item);
@@ -101,23 +106,16 @@ impl Builder {
 
     pub(crate) fn build(mut self) -> Index {
         let bytes: usize = self.needles.iter().map(String::len).sum();
-        let compared = std::env::var_os("SIGMA_AC").is_some();
-        let few_enough = bytes <= DENSE || compared;
-        let kind =
-            if bytes <= DENSE { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
-        self.index.finder = if self.needles.is_empty() {
-            Finder::None
-        } else {
-            let build = || {
-                AhoCorasickBuilder::new()
-                    .match_kind(MatchKind::Standard)
-                    .kind(Some(kind))
-                    .build(&self.needles)
-            };
-            match few_enough.then(build) {
-                Some(Ok(automaton)) => Finder::Automaton(automaton),
-                _ => Finder::Grams(Grams::new(&self.needles)),
-            }
+        let few = (bytes <= FEW).then(|| {
+            AhoCorasickBuilder::new()
+                .match_kind(MatchKind::Standard)
+                .kind(Some(AhoCorasickKind::DFA))
+                .build(&self.needles)
+        });
+        self.index.finder = match few {
+            _ if self.needles.is_empty() => Finder::None,
+            Some(Ok(automaton)) => Finder::Automaton(automaton),
+            _ => Finder::Grams(Grams::new(&self.needles)),
         };
         self.index
     }
@@ -136,9 +134,12 @@ impl Index {
     /// Appends the items that a value fulfils, each at most once.
     pub(crate) fn scan(&self, cell: &Cell<'_>, scratch: &mut Scratch, items: &mut Vec<u32>) {
         let start = items.len();
-        items.extend_from_slice(&self.any.items);
+        items.extend_from_slice(&self.present);
         let mut texts = 0;
         for raw in cell.texts() {
+            if texts == 0 {
+                items.extend_from_slice(&self.any);
+            }
             texts += 1;
             let mut buffer = std::mem::take(&mut scratch.folded);
             let folded = if fold_into(raw, &mut buffer) { buffer.as_str() } else { raw };
@@ -176,9 +177,6 @@ impl Index {
                 }
             }
         };
-        for (pattern, item) in &self.any.checked {
-            debug_assert!(pattern.matches(raw, folded), "{item}");
-        }
         if let Some(found) = self.exact.get(folded) {
             take(found);
         }

@@ -12,6 +12,7 @@ mod compile;
 mod explain;
 mod grams;
 mod index;
+mod keyword;
 mod run;
 mod test;
 
@@ -138,7 +139,7 @@ impl Matcher {
             if rows.is_empty() {
                 continue;
             }
-            let mut run = self.run(group, &mut values);
+            let mut run = self.run(group, rows, &mut values);
             for row in rows {
                 run.row(&mut values, *row as usize, &mut out);
                 pairs.extend(out.drain(..).map(|rule| (*row, rule)));
@@ -156,20 +157,20 @@ impl Matcher {
         }
     }
 
-    fn run<'g>(&self, group: &'g Group, values: &mut Values<'_>) -> Run<'g> {
+    fn run<'g>(&self, group: &'g Group, rows: &'g [u32], values: &mut Values<'_>) -> Run<'g> {
         for place in compile::reads(group) {
             if let Some(field) = self.fields.list.get(place as usize) {
                 values.prepare(place, field);
             }
         }
-        Run::new(group, |place| values.has(place))
+        Run::new(group, rows, |place| values.has(place))
     }
 
     /// The rows of each group.
     fn route(&self, values: &mut Values<'_>, rows: usize, hits: &mut Hits) -> Vec<Vec<u32>> {
         let mut members: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
         hits.routed = 0;
-        let mut run = self.run(&self.router, values);
+        let mut run = self.run(&self.router, &[], values);
         // Classes by cheap fields, with their groups where these tell them; else by all fields.
         let mut cheap: HashMap<(u32, u32), u32, FixedState> = HashMap::default();
         let mut decided: HashMap<u32, Option<Vec<u32>>, FixedState> = HashMap::default();

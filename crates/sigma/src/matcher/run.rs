@@ -1,10 +1,10 @@
 //! The rules of a group against rows of a batch.
 
-use super::compile::{Decide, Group, Keyword, Node};
+use super::compile::{Decide, Group, Node};
 use super::index::Scratch;
+use super::keyword::Keywords;
 use super::test::relates;
 use crate::batch::{Cell, Columns, NO_VALUE, Searched, View};
-use crate::pattern::fold_into;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
@@ -61,6 +61,8 @@ struct Scanned {
 /// A group at work on a batch.
 pub(super) struct Run<'g> {
     group: &'g Group,
+    /// The group's rows.
+    rows: &'g [u32],
     /// The group's fields that the batch has, by their places in the group.
     active: Vec<usize>,
     scanned: Vec<Scanned>,
@@ -73,9 +75,7 @@ pub(super) struct Run<'g> {
     candidates: Vec<u32>,
     /// For items that ask values, by their slots: what each value answered, 0 when it was not asked.
     answers: Vec<Vec<u8>>,
-    /// For keywords: the same for each searched column.
-    keyword_answers: HashMap<u32, Vec<Vec<u8>>, FixedState>,
-    folded: String,
+    keywords: Keywords,
     /// Numbers of lists of items, from 1.
     lists: HashMap<Vec<u32>, u32, FixedState>,
     mark: u32,
@@ -89,7 +89,7 @@ const YES: u8 = 2;
 
 impl<'g> Run<'g> {
     /// A run of a group whose fields are prepared; `has` tells which of them any row has.
-    pub(super) fn new(group: &'g Group, has: impl Fn(u32) -> bool) -> Self {
+    pub(super) fn new(group: &'g Group, rows: &'g [u32], has: impl Fn(u32) -> bool) -> Self {
         let active = group
             .fields
             .iter()
@@ -99,6 +99,7 @@ impl<'g> Run<'g> {
             .collect();
         Self {
             group,
+            rows,
             active,
             scanned: group.fields.iter().map(|_| Scanned::default()).collect(),
             found: vec![0],
@@ -107,8 +108,7 @@ impl<'g> Run<'g> {
             woken: vec![0; group.rules.len()],
             candidates: Vec::new(),
             answers: vec![Vec::new(); group.asked],
-            keyword_answers: HashMap::default(),
-            folded: String::new(),
+            keywords: Keywords::default(),
             lists: HashMap::default(),
             mark: 0,
         }
@@ -354,52 +354,18 @@ impl<'g> Run<'g> {
                     _ => false,
                 }
             }
-            Some(Decide::Keyword(keyword)) => self.keyword(item, keyword, values, row),
+            Some(Decide::Keyword(keyword)) => {
+                let columns = &values.columns;
+                let searched = values.searched.get_or_insert_with(|| columns.searched());
+                self.keywords.hold((item, keyword), columns, searched, row, self.rows)
+            }
             None => false,
-        }
-    }
-
-    fn keyword(
-        &mut self,
-        item: u32,
-        keyword: &Keyword,
-        values: &mut Values<'_>,
-        row: usize,
-    ) -> bool {
-        let columns = &values.columns;
-        let searched = values.searched.get_or_insert_with(|| columns.searched());
-        let answers = self.keyword_answers.entry(item).or_default();
-        answers.resize(searched.len(), Vec::new());
-        let folded = &mut self.folded;
-        searched.iter_mut().zip(answers).any(|(searched, answers)| match searched {
-            Searched::Plain(place) => {
-                columns.plain(*place, row).is_some_and(|text| keyword.passes(&text, folded))
-            }
-            Searched::Distinct(view) => {
-                let id = view.id(columns, row);
-                id != NO_VALUE
-                    && remembered(answers, id, || {
-                        view.cell(id).is_some_and(|cell| {
-                            cell.texts().any(|text| keyword.passes(text, folded))
-                        })
-                    })
-            }
-        })
-    }
-}
-
-impl Keyword {
-    fn passes(&self, text: &str, buffer: &mut String) -> bool {
-        let folded = if fold_into(text, buffer) { buffer.as_str() } else { text };
-        match &self.automaton {
-            Some(automaton) => automaton.is_match(folded),
-            None => self.test.passes(text, folded),
         }
     }
 }
 
 /// What was answered for a value, asked once.
-fn remembered(answers: &mut Vec<u8>, id: u32, ask: impl FnOnce() -> bool) -> bool {
+pub(super) fn remembered(answers: &mut Vec<u8>, id: u32, ask: impl FnOnce() -> bool) -> bool {
     if answers.len() <= id as usize {
         answers.resize(id as usize + 1, 0);
     }

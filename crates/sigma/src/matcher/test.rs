@@ -107,7 +107,7 @@ impl<'a> Rows<'a> {
                 .plain(*place, row)
                 .filter(|text| test.passes(text, &fold(text)))
                 .map(|text| text.into_owned()),
-            Searched::Distinct(view) => {
+            Searched::Distinct(_, view) => {
                 let id = view.id(columns, row);
                 let cell = if id == NO_VALUE { None } else { view.cell(id) }?;
                 cell.texts().find(|text| test.passes(text, &fold(text))).map(str::to_owned)

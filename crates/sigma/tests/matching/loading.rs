@@ -17,6 +17,7 @@ fn every_sigma_hq_rule_is_loaded_or_named() {
     }
     assert_eq!(rules.rules().len() + rules.refused().len(), texts.len());
     assert!(rules.refused().len() <= 2, "{}", rules.refused().len());
+    assert!(rules.paths().contains("Event.EventData.CommandLine"));
     assert!(rules.rules().all(|rule| rule.author.is_some() && rule.version.len() == 32));
 }
 

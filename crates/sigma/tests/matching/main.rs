@@ -1,5 +1,12 @@
 //! Rules and batches in, matches out: what the specification says, the same whatever the columns, and
 //! the same as the oracles say.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
