@@ -1,23 +1,24 @@
--- A catalog of schema version 1, as Palisade 0.1.0 wrote it. Never changed; see tests/golden.rs.
+-- A catalog of schema version 2, as Palisade 0.2.0 wrote it. Never changed; see tests/golden.rs.
 PRAGMA application_id = 0x504c5344;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 PRAGMA foreign_keys=OFF;
 BEGIN TRANSACTION;
 CREATE TABLE schema_versions (version INTEGER PRIMARY KEY, release TEXT NOT NULL) STRICT;
 INSERT INTO schema_versions VALUES(1,'0.1.0');
+INSERT INTO schema_versions VALUES(2,'0.2.0');
 CREATE TABLE identity (
     only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
     log_id     BLOB    NOT NULL CHECK (length(log_id) = 16),
     partitions INTEGER NOT NULL CHECK (partitions BETWEEN 1 AND 4096)
 ) STRICT;
-INSERT INTO identity VALUES(1,X'5a33ae9b4179d14524fed274f01cd4cc',8);
+INSERT INTO identity VALUES(1,X'f51e66831e6c14ae8b41fa217a7c62d5',8);
 CREATE TABLE counters (
     name  TEXT    PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO counters VALUES('generation',2);
 INSERT INTO counters VALUES('manifest_version',4);
-INSERT INTO counters VALUES('ownership_epoch',1);
+INSERT INTO counters VALUES('ownership_epoch',2);
 INSERT INTO counters VALUES('segment_id',5);
 CREATE TABLE gateways (
     region  INTEGER NOT NULL,
@@ -104,8 +105,8 @@ CREATE TABLE api_keys (
     expires_at    INTEGER,
     revoked_at    INTEGER
 ) STRICT, WITHOUT ROWID;
-INSERT INTO api_keys VALUES('33hee70t12mo','acme','beats',3,X'ad106daf09ea139e48fc69a0356e37deeeb66e284c6e4d88c318275f1f1b8c1c',1500,9000,NULL);
-INSERT INTO api_keys VALUES('im55v5hlt5oc','acme','old',3,X'adbbf0853618388aeea985f8bc476f9a55ca586fc3619743eb6bbd9cf6cab805',1200,NULL,1300);
+INSERT INTO api_keys VALUES('4rprd7tohju5','acme','beats',3,X'76720e1352b2fbce163a6fc3d98b04bd6b9fc0e0974e0f386a41bf2b1d2ccc6c',1500,9000,NULL);
+INSERT INTO api_keys VALUES('jviwz3m3dolu','acme','old',3,X'a3139f216503cd26d87f54a1d15753c0817a31c143a856d57a9e01bde1a27b0d',1200,NULL,1300);
 CREATE TABLE audits (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     time       INTEGER NOT NULL,
@@ -142,12 +143,89 @@ CREATE TABLE activations (
 ) STRICT;
 INSERT INTO activations VALUES(1,'threshold','anomaly','aa',1);
 INSERT INTO activations VALUES(2,'reputation_list','blocked','bb',0);
+CREATE TABLE alert_states (
+    tenant   TEXT    NOT NULL,
+    alert_id TEXT    NOT NULL,
+    status   INTEGER NOT NULL CHECK (status IN (0, 1, 2)),
+    reason   TEXT,
+    assignee TEXT,
+    actor    TEXT    NOT NULL,
+    time     INTEGER NOT NULL,
+    PRIMARY KEY (tenant, alert_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO alert_states VALUES('acme','0123456789abcdef0123456789abcdef',2,'benign','ada','local',2050);
+CREATE TABLE alert_notes (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant   TEXT    NOT NULL,
+    alert_id TEXT    NOT NULL,
+    actor    TEXT    NOT NULL,
+    time     INTEGER NOT NULL,
+    text     TEXT    NOT NULL
+) STRICT;
+INSERT INTO alert_notes VALUES(1,'acme','0123456789abcdef0123456789abcdef','local',2100,'looked at it');
+CREATE TABLE silences (
+    id         TEXT    PRIMARY KEY,
+    tenant     TEXT    NOT NULL,
+    matchers   TEXT    NOT NULL,
+    starts_at  INTEGER NOT NULL,
+    ends_at    INTEGER NOT NULL,
+    creator    TEXT    NOT NULL,
+    comment    TEXT    NOT NULL,
+    created_at INTEGER NOT NULL,
+    muted      INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+INSERT INTO silences VALUES('ddd14813571e6b0b6b0b82344696086a','acme','["user=alice"]',2000,9000,'local','maintenance',2000,2);
+CREATE TABLE receivers (
+    name     TEXT    PRIMARY KEY,
+    epoch    INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    alert_id TEXT    NOT NULL,
+    revision INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO receivers VALUES('soc',2,7,'0123456789abcdef0123456789abcdef',2);
+CREATE TABLE receiver_memory (
+    receiver TEXT NOT NULL,
+    key      TEXT NOT NULL,
+    value    TEXT NOT NULL,
+    PRIMARY KEY (receiver, key)
+) STRICT, WITHOUT ROWID;
+INSERT INTO receiver_memory VALUES('soc','d/1','{}');
+CREATE TABLE deliveries (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    receiver   TEXT    NOT NULL,
+    tenant     TEXT    NOT NULL,
+    alert_id   TEXT    NOT NULL,
+    revision   INTEGER NOT NULL,
+    state      INTEGER NOT NULL CHECK (state IN (0, 1, 2)),
+    attempts   INTEGER NOT NULL,
+    due        INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    error      TEXT    NOT NULL,
+    content    TEXT    NOT NULL,
+    UNIQUE (receiver, tenant, alert_id, revision)
+) STRICT;
+INSERT INTO deliveries VALUES(1,'soc','acme','0123456789abcdef0123456789abcdef',0,1,1,2300,2200,2300,'','{}');
+INSERT INTO deliveries VALUES(2,'soc','acme','0123456789abcdef0123456789abcdef',1,2,1,2300,2200,2300,'status 400','{}');
+INSERT INTO deliveries VALUES(3,'soc','acme','0123456789abcdef0123456789abcdef',2,0,0,2200,2200,2200,'','{}');
 DELETE FROM sqlite_sequence;
 INSERT INTO sqlite_sequence VALUES('checkpoints',3);
 INSERT INTO sqlite_sequence VALUES('audits',1);
+INSERT INTO sqlite_sequence VALUES('alert_notes',1);
+INSERT INTO sqlite_sequence VALUES('deliveries',3);
 CREATE INDEX segments_not_live ON segments (state) WHERE state <> 1;
 CREATE INDEX audits_by_tenant ON audits (tenant, id);
 CREATE INDEX audits_by_time ON audits (time);
 CREATE INDEX dead_letter_states_by_time ON dead_letter_states (time);
 CREATE INDEX activations_by_name ON activations (kind, name, generation);
+CREATE INDEX alert_states_by_status ON alert_states (tenant, status, time);
+CREATE INDEX alert_states_by_time ON alert_states (time);
+CREATE INDEX alert_notes_by_alert ON alert_notes (tenant, alert_id, id);
+CREATE INDEX alert_notes_by_time ON alert_notes (time);
+CREATE INDEX silences_by_end ON silences (ends_at);
+CREATE INDEX silences_by_tenant ON silences (tenant, ends_at);
+CREATE INDEX deliveries_due ON deliveries (receiver, due) WHERE state = 0;
+CREATE INDEX deliveries_by_tenant ON deliveries (tenant, state, id);
+CREATE INDEX deliveries_by_alert ON deliveries (tenant, alert_id);
+CREATE INDEX deliveries_by_change ON deliveries (changed_at) WHERE state <> 0;
 COMMIT;
