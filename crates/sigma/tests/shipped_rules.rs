@@ -129,6 +129,8 @@ const RULES_OF: [(&str, &[&str]); 47] = [
 /// 2026-11-21T00:00:00Z.
 const CLOCK: i64 = 1_795_219_200_000_000;
 
+/// A record and its time, in microseconds since the epoch.
+type Record = (i64, Value);
 /// Names of rules and the address that each alert is about.
 type Alerts = BTreeSet<(String, String)>;
 
@@ -138,7 +140,7 @@ fn data(path: &str) -> Option<String> {
 }
 
 /// The records of a log file, in the order of their times.
-fn records(log: &str) -> Vec<(i64, Value)> {
+fn records(log: &str) -> Vec<Record> {
     let mut records: Vec<_> = log
         .lines()
         .map(|line| {
@@ -193,7 +195,7 @@ fn asserted(case: &str) -> Vec<(String, String)> {
 
 /// Lets every case's records become alerts and compares them with its answers: all must be found, and
 /// no alert may be about an address that the case does not name.
-fn measure(alerts: &mut dyn FnMut(&[(i64, Value)]) -> Alerts) {
+fn measure(alerts: &mut dyn FnMut(&[Record]) -> Alerts) {
     if data("LICENSE").is_none() {
         println!("skipped: ../shared/data/logs-crowdsec is not there");
         return;
@@ -258,7 +260,7 @@ fn rules() -> Vec<String> {
 }
 
 /// The peer as the function from records to alerts.
-fn peer(records: &[(i64, Value)]) -> Alerts {
+fn peer(records: &[Record]) -> Alerts {
     let mut engine = CorrelationEngine::new(CorrelationConfig::default());
     let mut name_of = BTreeMap::new();
     // What stands only under a correlation is no alert of its own.
