@@ -58,7 +58,10 @@ pub(crate) fn fold_into(text: &str, out: &mut String) -> bool {
     }
     out.clear();
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| byte >= 0x80) {
+    // Most texts are ASCII, which is seen many bytes at a time.
+    while !rest.is_ascii()
+        && let Some(at) = rest.bytes().position(|byte| byte >= 0x80)
+    {
         let (ascii, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
         out.push_str(ascii);
         let mut characters = tail.chars();

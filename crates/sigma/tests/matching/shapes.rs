@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// A batch of these records in every representation that the engine may meet. Rows behind those of
 /// the records are to be left out of account.
-pub fn representations(records: &[Value]) -> Vec<(&'static str, RecordBatch)> {
+pub(crate) fn representations(records: &[Value]) -> Vec<(&'static str, RecordBatch)> {
     let body = |records: &[Value]| {
         let mut body = Vec::new();
         for record in records {
@@ -66,7 +66,7 @@ fn retyped(batch: &RecordBatch, to: &DataType) -> RecordBatch {
 
 /// The ordinals of the rules that each record matches: by the matcher and by plain evaluation, over
 /// every representation, which must all agree.
-pub fn matched(rules: &RuleSet, records: &[Value]) -> Vec<Vec<u32>> {
+pub(crate) fn matched(rules: &RuleSet, records: &[Value]) -> Vec<Vec<u32>> {
     let matcher = rules.matcher();
     let mut hits = Hits::new();
     let mut first: Option<Vec<Vec<u32>>> = None;
@@ -84,13 +84,13 @@ pub fn matched(rules: &RuleSet, records: &[Value]) -> Vec<Vec<u32>> {
 }
 
 /// A rule for all records with this detection.
-pub fn rule(detection: &str) -> String {
+pub(crate) fn rule(detection: &str) -> String {
     let detection: String = detection.lines().map(|line| format!("    {line}\n")).collect();
     format!("title: test\nlogsource: {{}}\ndetection:\n{detection}")
 }
 
 /// Whether a record matches a detection.
-pub fn matches(detection: &str, record: &Value) -> bool {
+pub(crate) fn matches(detection: &str, record: &Value) -> bool {
     let rules = support::rules(&[&rule(detection)]);
     assert!(rules.refused().is_empty(), "{detection}\n{:?}", rules.refused());
     !matched(&rules, std::slice::from_ref(record))[0].is_empty()
