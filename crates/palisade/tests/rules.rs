@@ -120,6 +120,19 @@ fn rules_and_correlations_alert_once_whatever_happens() {
 }
 
 #[test]
+fn the_shipped_rules_load_and_pass_their_tests() {
+    let directory = tempfile::tempdir().unwrap();
+    let shipped = Path::new("../../rules");
+    let linted = output(palisade(directory.path()).args(["rule", "lint"]).arg(shipped));
+    assert!(linted.status.success(), "{linted:?}");
+    let tested = output(palisade(directory.path()).args(["rule", "test"]).arg(shipped));
+    assert!(tested.status.success(), "{tested:?}");
+    assert!(
+        text(&tested.stdout).contains("0 failed") && !text(&tested.stdout).starts_with("0 cases")
+    );
+}
+
+#[test]
 fn the_commands_on_files_say_what_matches_and_why() {
     let directory = tempfile::tempdir().unwrap();
     let rules = directory.path().join("rules");

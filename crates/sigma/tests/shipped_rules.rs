@@ -247,7 +247,9 @@ fn shipped(folder: &Path, texts: &mut Vec<String>) {
     for path in paths {
         if path.is_dir() {
             shipped(&path, texts);
-        } else if path.extension().is_some_and(|extension| extension == "yml") {
+        } else if path.extension().is_some_and(|extension| extension == "yml")
+            && !path.to_string_lossy().ends_with(".test.yml")
+        {
             texts.push(std::fs::read_to_string(path).unwrap());
         }
     }
