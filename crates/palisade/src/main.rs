@@ -6,6 +6,7 @@ mod allocator;
 mod client;
 mod commands;
 mod config;
+mod deliver;
 mod event_files;
 mod maintenance;
 mod reload;

@@ -2,6 +2,7 @@
 //! in the order that loses nothing.
 
 use crate::config::Config;
+use crate::deliver::{self, TableAlerts};
 use crate::maintenance::{MaintenanceMetrics, maintain};
 use crate::reload::{
     Parts, ReloadMetrics, Reloader, Source, body_limits, decode_limits, detector_settings,
@@ -9,6 +10,7 @@ use crate::reload::{
 };
 use crate::rules;
 use arc_swap::ArcSwap;
+use palisade_alert::client::{DelivererOptions, Deliverers, DeliveryMetrics};
 use palisade_api::live::Watch;
 use palisade_api::{ApiState, KeyStore};
 use palisade_catalog::{Catalog, OpenOptions};
@@ -66,6 +68,7 @@ pub(crate) struct Server {
     http: Option<tokio::task::JoinHandle<()>>,
     listeners: Vec<tokio::task::JoinHandle<()>>,
     reloads: Option<tokio::task::JoinHandle<()>>,
+    deliverers: Option<Deliverers>,
     submit: Arc<dyn Submit>,
     address: SocketAddr,
     scheme: &'static str,
@@ -160,6 +163,7 @@ fn gateway_options(config: &Config) -> GatewayOptions {
 impl Server {
     /// Opens everything, starts it and listens.
     pub(crate) fn start(config: &Config, source: Source) -> Result<Self, Failure> {
+        let only_asks = source.only_asks;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores())
             .thread_name("network")
@@ -200,6 +204,7 @@ impl Server {
         let reload_metrics = ReloadMetrics::register(&mut registry);
         let maintenance_metrics = MaintenanceMetrics::register(&mut registry);
         let door_metrics = DoorMetrics::register(&mut registry);
+        let delivery_metrics = DeliveryMetrics::register(&mut registry);
         let live = Arc::new(Live::default());
         let ledger = Arc::new(Ledger::new(LedgerLimits::default()));
         let books = Arc::new(rule_books(&catalog, runtime.handle()));
@@ -332,6 +337,18 @@ impl Server {
                 }
             }));
         }
+        let receivers = if only_asks { None } else { deliver::prepare(&config.alerts)? };
+        let deliverers = receivers.map(|prepared| {
+            let clock = Arc::clone(&clock);
+            let base = palisade_alert::client::Foundations {
+                catalog: catalog.clone(),
+                source: Arc::new(TableAlerts(Arc::clone(&tables))),
+                now: Arc::new(move || clock.now()),
+                metrics: delivery_metrics,
+            };
+            let _entered = runtime.enter();
+            prepared.start(&base, &DelivererOptions::default())
+        });
         let stopping = Arc::new(AtomicBool::new(false));
         let maintenance = maintain(
             Arc::clone(&tables),
@@ -346,6 +363,7 @@ impl Server {
             http: Some(http),
             listeners,
             reloads: Some(reloads),
+            deliverers,
             submit,
             address,
             scheme,
@@ -410,6 +428,9 @@ impl Server {
         }
         if let Some(reloads) = self.reloads.take() {
             let _ = self.runtime.block_on(reloads);
+        }
+        if let Some(deliverers) = self.deliverers.take() {
+            self.runtime.block_on(deliverers.stop());
         }
         self.gateway.stop();
         self.stopping.store(true, Ordering::Release);

@@ -12,6 +12,8 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::{Server, output, palisade, rows, text, until};
@@ -116,6 +118,86 @@ fn rules_and_correlations_alert_once_whatever_happens() {
     // The correlation is unchanged, so its alert is the same.
     let last = alerts(&server, "correlation");
     assert!(last.iter().all(|alert| alert["alert_id"] == first["alert_id"]), "{last:?}");
+    server.terminate();
+}
+
+/// Answers every request with 200 and gives their heads and bodies.
+fn receiver() -> (u16, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, requests) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                if stream.read_line(&mut line).unwrap_or(0) <= 2 {
+                    break;
+                }
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                head.push_str(&line);
+            }
+            let mut body = vec![0; length];
+            if stream.read_exact(&mut body).is_err() {
+                continue;
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.get_mut().write_all(answer);
+            let _ = sender.send(head + &text(&body));
+        }
+    });
+    (port, requests)
+}
+
+#[test]
+fn an_alert_reaches_its_receiver_signed() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let rule = directory.path().join("admin.yml");
+    std::fs::write(&rule, ADMIN).unwrap();
+    let (port, requests) = receiver();
+    let config = data.join("palisade.yaml");
+    let settings = json!({
+        "detect": {"rules": [rule]},
+        "alerts": {
+            "receivers": [{"name": "soc", "kind": "webhook", "url": format!("http://127.0.0.1:{port}/hook"),
+                           "secret_env": "SOC_SECRET"}],
+            "routes": [{"match": ["severity>=high"], "receivers": ["soc"]}],
+            "egress": {"allow": ["127.0.0.0/8"], "allow_plaintext": true},
+        },
+    });
+    std::fs::write(&config, settings.to_string()).unwrap();
+    let mut command = palisade(&data);
+    command.env("PALISADE_CONFIG", &config);
+    command.env("SOC_SECRET", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz");
+    let server = Server::start_with(&mut command);
+    let change = json!({"event_id": "p1", "user": "ada", "type": "privilege_change"});
+    assert_eq!(server.records(&[], &change.to_string()).0, 200);
+    let request = requests.recv_timeout(support::LONGEST).unwrap();
+    let lower = request.to_ascii_lowercase();
+    assert!(request.starts_with("POST /hook"), "{request}");
+    assert!(
+        lower.contains("webhook-signature: v1,") && lower.contains("webhook-id: "),
+        "{request}"
+    );
+    assert!(request.contains("New administrator") && request.contains("alert.opened"), "{request}");
+    let id = alerts(&server, "sigma")[0]["alert_id"].as_str().unwrap().to_owned();
+    assert!(request.contains(&id), "{request}");
+    server.terminate();
+    // A restart tells nobody again.
+    let server = Server::start_with(&mut {
+        let mut command = palisade(&data);
+        command.env("PALISADE_CONFIG", &config);
+        command.env("SOC_SECRET", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz");
+        command
+    });
+    server.wait_visible();
+    let again = requests.recv_timeout(std::time::Duration::from_secs(1));
+    assert!(again.is_err(), "{again:?}");
     server.terminate();
 }
 

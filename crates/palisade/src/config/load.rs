@@ -99,6 +99,9 @@ pub(crate) fn check(config: &Config, place: &str) -> Result<(), ConfigError> {
     if !(0.0..=1.0).contains(&config.detect.threat_threshold) {
         return Err(wrong("detect.threat_threshold must be 0 to 1".into()));
     }
+    if let Err(error) = palisade_alert::Plan::check(&config.alerts) {
+        return Err(wrong(error.to_string()));
+    }
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.logging.level) {
         return Err(wrong(format!(
             "logging.level '{}' is no filter: {error}",

@@ -12,6 +12,7 @@ mod units;
 pub(crate) use load::{ConfigError, check, load};
 pub(crate) use units::{Size, Span};
 
+use palisade_alert::AlertSettings;
 use palisade_ingest::listener::ListenerConfig;
 use palisade_ingest::tls::TlsFiles;
 use schemars::JsonSchema;
@@ -41,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) pipeline: Pipeline,
     /// The detectors.
     pub(crate) detect: Detect,
+    /// Who is told of alerts.
+    pub(crate) alerts: AlertSettings,
     /// The tables.
     pub(crate) table: Table,
     /// Queries.
@@ -240,6 +243,7 @@ impl Default for Config {
             log: Log::default(),
             pipeline: Pipeline::default(),
             detect: Detect::default(),
+            alerts: AlertSettings::default(),
             table: Table::default(),
             query: Query::default(),
             disk: Disk::default(),
