@@ -2,7 +2,7 @@
 //! in the order that loses nothing.
 
 use crate::config::Config;
-use crate::deliver::{self, TableAlerts};
+use crate::deliver;
 use crate::maintenance::{MaintenanceMetrics, maintain};
 use crate::reload::{
     Parts, ReloadMetrics, Reloader, Source, body_limits, decode_limits, detector_settings,
@@ -11,6 +11,7 @@ use crate::reload::{
 use crate::rules;
 use arc_swap::ArcSwap;
 use palisade_alert::client::{DelivererOptions, Deliverers, DeliveryMetrics};
+use palisade_api::alerts::TableAlerts;
 use palisade_api::live::Watch;
 use palisade_api::{ApiState, KeyStore};
 use palisade_catalog::{Catalog, OpenOptions};
@@ -276,7 +277,7 @@ impl Server {
         let state = ApiState {
             auth: keys.clone(),
             catalog: catalog.clone(),
-            query,
+            query: Arc::clone(&query),
             limits: Arc::clone(&limits),
             hosts: Arc::clone(&hosts),
             config: Arc::clone(&status),
@@ -342,7 +343,11 @@ impl Server {
             let clock = Arc::clone(&clock);
             let base = palisade_alert::client::Foundations {
                 catalog: catalog.clone(),
-                source: Arc::new(TableAlerts(Arc::clone(&tables))),
+                source: Arc::new(TableAlerts::new(
+                    Arc::clone(&tables),
+                    Arc::clone(&query),
+                    catalog.clone(),
+                )),
                 now: Arc::new(move || clock.now()),
                 metrics: delivery_metrics,
             };
