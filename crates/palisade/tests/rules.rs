@@ -100,7 +100,8 @@ fn rules_and_correlations_alert_once_whatever_happens() {
     assert_eq!(alerts(&server, "sigma").len(), 1);
 
     // A rule that is new is in force soon, and a wrong one is left out by name.
-    let other = ADMIN.replace("id: admin", "id: other").replace("privilege_change", "secret_read");
+    let other =
+        ADMIN.replace("id: admin", "id: other").replace("privilege_change", "password_shown");
     std::fs::write(rules.join("other.yml"), other).unwrap();
     std::fs::write(
         rules.join("wrong.yml"),
@@ -110,7 +111,7 @@ fn rules_and_correlations_alert_once_whatever_happens() {
     let mut id = 0;
     until("the new rule is in force", || {
         id += 1;
-        let read = json!({"event_id": format!("s{id}"), "user": "ada", "type": "secret_read"});
+        let read = json!({"event_id": format!("s{id}"), "user": "ada", "type": "password_shown"});
         assert_eq!(server.records(&[], &read.to_string()).0, 200);
         alerts(&server, "sigma").iter().any(|alert| alert["rule_id"] == "other")
     });
