@@ -154,12 +154,10 @@ impl Sigma {
 /// The peer with the same rules.
 fn peer<'t>(texts: impl Iterator<Item = &'t str>) -> Engine {
     let mut engine = Engine::new();
-    for text in texts {
-        // What it does not load is not counted for it.
-        if let Ok(parsed) = rsigma_parser::parse_sigma_yaml(text) {
-            let _ = engine.add_rules(&parsed.rules);
-        }
-    }
+    let parsed = texts.filter_map(|text| rsigma_parser::parse_sigma_yaml(text).ok());
+    let rules: Vec<_> = parsed.flat_map(|parsed| parsed.rules).collect();
+    // Once for all: it builds its indexes anew with every call. What it does not load is not counted for it.
+    let _ = engine.add_rules(&rules);
     engine.set_logsource_extractor(Some(LogSourceExtractor::new()));
     engine
 }
