@@ -44,6 +44,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// An error that ends the process, as a sentence for the terminal.
@@ -60,6 +61,13 @@ impl Snapshots for TableSnapshots {
     fn tables(&self) -> Vec<String> {
         self.0.names()
     }
+}
+
+/// The signals that end a server.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 /// A running server. Dropping it does not drain; call [`Server::stop`].
@@ -402,22 +410,29 @@ impl Server {
         &self.engine
     }
 
-    /// Waits for SIGTERM, SIGINT, or a critical error; the error's message if it was that.
-    pub(crate) fn wait(&self) -> Result<Option<String>, Failure> {
+    /// Takes over SIGTERM and SIGINT: from here on they are what [`Server::wait`] waits for. To be called before
+    /// anybody is told that the server is there.
+    pub(crate) fn signals(&self) -> Result<Signals, Failure> {
+        let _entered = self.runtime.enter();
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a signal or a critical error; the error's message if it was that.
+    pub(crate) fn wait(&self, mut signals: Signals) -> Option<String> {
         self.runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
             let mut fatal = self.engine.fatal();
             tokio::select! {
-                _ = terminate.recv() => Ok(None),
-                _ = interrupt.recv() => Ok(None),
+                _ = signals.terminate.recv() => None,
+                _ = signals.interrupt.recv() => None,
                 message = fatal.wait_for(Option::is_some) => {
-                    Ok(message.map_or(None, |message| message.clone()))
+                    message.map_or(None, |message| message.clone())
                 }
-                () = poisoned(&self.log) => Ok(Some(
+                () = poisoned(&self.log) => Some(
                     "the log's disk failed: nothing more can be acknowledged; check the disk and start again".to_owned(),
-                )),
+                ),
             }
         })
     }

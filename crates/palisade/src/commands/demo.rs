@@ -80,7 +80,7 @@ impl Demo {
             };
         }
         println!("Ctrl-C stops it.");
-        if let Some(message) = server.wait()? {
+        if let Some(message) = server.wait(server.signals()?) {
             eprintln!("palisade: stopped: {message}");
             std::process::exit(1);
         }

@@ -19,13 +19,13 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(self, config: &Config, source: Source) -> Outcome {
         let server = Server::start(config, source)?;
+        let signals = server.signals()?;
         let url = server.url();
         println!("Palisade listens on {url}, data in {}", config.data.display());
         println!("  send   curl {url}/api/v1/streams/events/records --data-binary @events.jsonl");
         println!("  ask    palisade query \"SELECT type, count(*) FROM events GROUP BY type\"");
         println!("  look   {url}/");
-        let fatal = server.wait()?;
-        if let Some(message) = fatal {
+        if let Some(message) = server.wait(signals) {
             eprintln!("palisade: stopped: {message}");
             // Nothing more may be acknowledged, and a drain could hang on what is broken.
             std::process::exit(1);
