@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::server::Failure;
 use palisade_catalog::Catalog;
 use palisade_pipeline::activate::Activator;
+use palisade_pipeline::control::RULES;
 use palisade_pipeline::rules::{Books, RuleFile, RuleTexts, Rules, TenantRules};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -122,6 +123,9 @@ pub(crate) async fn intend(
         );
         books.keep(&hash, Arc::new(rules));
     }
-    activator.rules(&texts).await?;
+    // Where there never were any, there is nothing to take out of force.
+    if !texts.is_empty() || !catalog.active(RULES).await?.is_empty() {
+        activator.rules(&texts).await?;
+    }
     Ok(found)
 }
