@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests may panic"
+    clippy::disallowed_methods,
+    reason = "tests may panic; what streams has the time of the wall"
 )]
 
 #[allow(dead_code, reason = "shared with other tests of the binary")]

@@ -241,11 +241,12 @@ async fn group(
     let least = bounded(caller, "min_alerts", params.min_alerts, (1, 1, MAX_ALERTS))?;
     let now = state.clock.now();
     let time = |name: &str, text: Option<&str>, usual: i64| match text {
-        Some(text) => moment(caller, state, name, text).map_err(|answer| *answer),
+        Some(text) => moment(caller, state, name, text),
         None => Ok(usual),
     };
-    let to = time("to", params.to.as_deref(), now.saturating_add(1))?;
-    let from = time("from", params.from.as_deref(), to.saturating_sub(DAY))?;
+    let to = time("to", params.to.as_deref(), now.saturating_add(1)).map_err(|answer| *answer)?;
+    let from =
+        time("from", params.from.as_deref(), to.saturating_sub(DAY)).map_err(|answer| *answer)?;
     if from >= to || to.saturating_sub(from) > MAX_DAYS * DAY {
         return Err(wrong(caller, format!("from must be before to, by at most {MAX_DAYS} days")));
     }

@@ -143,13 +143,13 @@ async fn silence(
         caller.problem(error.status(), "silence", "no silence", error.body_text())
     })?;
     let now = state.clock.now();
-    let time = |name: &str, text: &str| moment(caller, state, name, text).map_err(|answer| *answer);
+    let time = |name: &str, text: &str| moment(caller, state, name, text);
     let starts_at = match &request.starts_at {
-        Some(text) => time("starts_at", text)?,
+        Some(text) => time("starts_at", text).map_err(|answer| *answer)?,
         None => now,
     };
     let ends_at = match (&request.ends_at, request.duration_seconds) {
-        (Some(text), None) => time("ends_at", text)?,
+        (Some(text), None) => time("ends_at", text).map_err(|answer| *answer)?,
         (None, Some(seconds)) => starts_at.saturating_add(seconds.saturating_mul(1_000_000)),
         _ => return Err(wrong(caller, "give either ends_at or duration_seconds")),
     };

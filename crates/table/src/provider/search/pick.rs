@@ -114,8 +114,11 @@ impl Dictionary {
     }
 }
 
+/// Definition levels, where there are some; the encoding; the values.
+type Parts<'p> = (Option<&'p [u8]>, Encoding, &'p [u8]);
+
 /// A data page's levels, encoding and values.
-fn parts(page: &Page, nullable: bool) -> Option<(Option<&[u8]>, Encoding, &[u8])> {
+fn parts(page: &Page, nullable: bool) -> Option<Parts<'_>> {
     let Page::DataPage { buf, encoding, def_level_encoding, .. } = page else { return None };
     let mut values: &[u8] = buf;
     if !nullable {

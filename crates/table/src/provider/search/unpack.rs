@@ -364,7 +364,7 @@ mod tests {
             let expected: Vec<u32> = places.iter().map(|place| numbers[*place]).collect();
             prop_assert_eq!((all, found), (Some(()), expected));
             let wanted: Vec<bool> = (0..16).map(|number| number % 3 == 0).collect();
-            let marked = (0..numbers.len()).filter(|place| numbers[*place] % 3 == 0);
+            let marked = (0..numbers.len()).filter(|place| numbers[*place].is_multiple_of(3));
             let most = numbers.len();
             prop_assert_eq!(
                 marked_places(&packed, 4, most, &wanted), Some(marked.collect::<Vec<_>>())
