@@ -7,7 +7,9 @@ use crate::state::ApiState;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use palisade_pipeline::control::{DetectorSettings, OperatorVersions, Stated};
+use palisade_pipeline::control::{
+    DetectorSettings, InForce, OperatorVersions, RulesInForce, Stated,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -48,6 +50,47 @@ pub struct ConfigAnswer {
     /// The operators' versions there (C3).
     #[schema(value_type = Object)]
     pub operators: Stated<OperatorVersions>,
+    /// The set of rules there, by its hash.
+    #[schema(value_type = Object)]
+    pub rules: Stated<RulesInForce>,
+    /// The backfill that was declared last, done or not; null without one.
+    pub backfill: Option<BackfillStatus>,
+}
+
+/// How far a backfill is (B1). Times are microseconds since the epoch.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BackfillStatus {
+    /// The generation of its activation.
+    pub generation: u64,
+    /// The rules and correlations that history is read for.
+    pub rules: Vec<String>,
+    /// Records before this event time are not read; null when all are.
+    pub from: Option<i64>,
+    /// All records with an event time before it were read; null at first.
+    pub until: Option<i64>,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Hits and alerts that were found in them.
+    pub found: u64,
+    /// All was read.
+    pub done: bool,
+}
+
+impl BackfillStatus {
+    /// That of what is in force.
+    #[must_use]
+    pub fn of(in_force: &InForce) -> Option<Self> {
+        let backfill = in_force.backfill.as_ref()?;
+        Some(Self {
+            generation: backfill.generation,
+            rules: backfill.wanted.rules.iter().cloned().collect(),
+            from: backfill.wanted.from,
+            until: backfill.until,
+            rows: backfill.rows,
+            found: backfill.found,
+            done: backfill.done,
+        })
+    }
 }
 
 /// `GET /api/v1/config`: what is in force. Scope `admin`.
@@ -59,7 +102,8 @@ pub async fn get_config(State(state): State<ApiState>, _: Admin) -> Response {
     let in_force = state.engine.in_force();
     let config = ConfigStatus::clone(&state.config.load());
     let (detectors, operators) = (in_force.detectors.clone(), in_force.operators.clone());
-    Json(ConfigAnswer { config, detectors, operators }).into_response()
+    let (rules, backfill) = (in_force.rules.clone(), BackfillStatus::of(&in_force));
+    Json(ConfigAnswer { config, detectors, operators, rules, backfill }).into_response()
 }
 
 /// A historical load that has started and not ended.

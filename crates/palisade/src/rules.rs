@@ -125,7 +125,7 @@ pub(crate) async fn intend(
     }
     // Where there never were any, there is nothing to take out of force.
     if !texts.is_empty() || !catalog.active(RULES).await?.is_empty() {
-        activator.rules(&texts).await?;
+        activator.rules(&texts, None).await?;
     }
     Ok(found)
 }

@@ -28,6 +28,7 @@ use palisade_ingest::tls::Tls;
 use palisade_log::disk::{Disk, RealDisk};
 use palisade_log::{Log, LogOptions};
 use palisade_pipeline::activate::Activator;
+use palisade_pipeline::backfill::Backfiller;
 use palisade_pipeline::clock::{Clock, SystemClock};
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
@@ -87,6 +88,7 @@ pub(crate) struct Server {
     tables: Arc<Tables>,
     catalog: Catalog,
     maintenance: Option<JoinHandle<()>>,
+    backfiller: Option<JoinHandle<()>>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -234,6 +236,14 @@ impl Server {
         )?);
         let activator =
             Arc::new(Activator::new(Arc::clone(&log), catalog.clone(), Arc::clone(&clock)));
+        let backfill = Backfiller {
+            engine: Arc::clone(&engine),
+            log: Arc::clone(&log),
+            tables: Arc::clone(&tables),
+            books: Arc::clone(&books),
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+        };
         if !source.only_asks {
             runtime.block_on(put_in_force(&activator, &engine, &books, &catalog, config))?;
         }
@@ -363,6 +373,13 @@ impl Server {
             prepared.start(&base, &DelivererOptions::default())
         });
         let stopping = Arc::new(AtomicBool::new(false));
+        let backfiller = if only_asks {
+            None
+        } else {
+            let (job, stopping) = (backfill, Arc::clone(&stopping));
+            let thread = std::thread::Builder::new().name("backfill".to_owned());
+            Some(thread.spawn(move || job.run(&stopping))?)
+        };
         let maintenance = maintain(
             Arc::clone(&tables),
             epoch,
@@ -386,6 +403,7 @@ impl Server {
             tables,
             catalog,
             maintenance: Some(maintenance),
+            backfiller,
             stopping,
         })
     }
@@ -455,6 +473,10 @@ impl Server {
         self.gateway.stop();
         self.stopping.store(true, Ordering::Release);
         self.tables.stop_maintenance();
+        if let Some(backfiller) = self.backfiller.take() {
+            backfiller.thread().unpark();
+            let _ = backfiller.join();
+        }
         let done = self.engine.drain(drain);
         if let Some(maintenance) = self.maintenance.take() {
             maintenance.thread().unpark();

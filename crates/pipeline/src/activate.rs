@@ -6,8 +6,8 @@
 
 use crate::clock::Clock;
 use crate::control::{
-    ControlError, DETECTORS, DetectorSettings, InForce, OPERATORS, OperatorVersions, RELEASE,
-    RULES, RulesInForce, activation, content_hash,
+    BackfillWanted, ControlError, DETECTORS, DetectorSettings, InForce, OPERATORS,
+    OperatorVersions, RELEASE, RULES, RulesInForce, activation, content_hash,
 };
 use crate::error::PipelineError;
 use crate::rules::{RULE_SET, RuleTexts};
@@ -53,11 +53,15 @@ impl Activator {
     }
 
     /// Keeps a set of rules in the catalog and notes the intent that it is in force; the generation as for the
-    /// others.
+    /// others. With a backfill, history is read for some of its rules (B1), which must not have been in force before.
     ///
     /// # Errors
     /// When the catalog fails, or the set is larger than it keeps; nothing is changed then.
-    pub async fn rules(&self, texts: &RuleTexts) -> Result<u64, PipelineError> {
+    pub async fn rules(
+        &self,
+        texts: &RuleTexts,
+        backfill: Option<BackfillWanted>,
+    ) -> Result<u64, PipelineError> {
         let set = if texts.is_empty() {
             String::new()
         } else {
@@ -67,7 +71,7 @@ impl Activator {
             self.catalog.settle_activation(kept).await?;
             hash
         };
-        self.intend(RULES, serde_json::to_string(&RulesInForce { set })).await
+        self.intend(RULES, serde_json::to_string(&RulesInForce { set, backfill })).await
     }
 
     /// Notes the intent that this release's newest operators are in force (C3).

@@ -88,6 +88,7 @@ pub(crate) struct AlertRow {
     pub(crate) group_key: Option<String>,
     pub(crate) fields: Vec<String>,
     pub(crate) incomplete: bool,
+    pub(crate) historical: bool,
 }
 
 /// The id of an alert (I2).
@@ -218,6 +219,7 @@ impl<'a> Source<'a> {
             group_key: None,
             fields,
             incomplete: false,
+            historical: false,
         }
     }
 }
@@ -339,6 +341,10 @@ pub(crate) fn build(alerts: &[AlertRow]) -> Result<Option<BuiltAlerts>, ArrowErr
         let flags: BooleanArray = rows().map(|row| Some(row.incomplete)).collect();
         columns.insert("incomplete", Arc::new(flags));
     }
+    if rows().any(|row| row.historical) {
+        let flags: BooleanArray = rows().map(|row| Some(row.historical)).collect();
+        columns.insert("historical", Arc::new(flags));
+    }
     let mut details: BTreeMap<&'static str, Float32Builder> = BTreeMap::new();
     for name in rows().flat_map(|row| &row.details).map(|(name, _)| *name) {
         details.entry(name).or_insert_with(|| Float32Builder::with_capacity(alerts.len()));
@@ -361,7 +367,8 @@ pub(crate) fn build(alerts: &[AlertRow]) -> Result<Option<BuiltAlerts>, ArrowErr
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?;
 
     let mut live: BTreeMap<String, Vec<LiveAlert>> = BTreeMap::new();
-    for row in rows().filter(|row| row.state.is_none() && row.revision == 0) {
+    let is_news = |row: &&AlertRow| row.state.is_none() && row.revision == 0 && !row.historical;
+    for row in rows().filter(is_news) {
         live.entry(row.tenant.clone()).or_default().push(LiveAlert {
             alert_id: row.id.clone(),
             time: row.time / 1000,

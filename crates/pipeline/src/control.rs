@@ -14,6 +14,8 @@
 //! |---|---|
 //! | `activation` | `{"release":"0.1.0","generation":7,"subject":"detectors","hash":"<XXH3-128 of content>","content":"{…}"}` |
 //! | `domain_starts`, `domain_ends` | `{"release":"0.1.0","tenant":"acme","domain":"load:…"}` |
+//! | `backfill` | [`BackfillStep`] |
+//! | `clock` | `{"release":"0.1.0"}`; the record's clock is one that no later row's is before (T3, between ticks) |
 //!
 //! The content of the subject `detectors` is a [`DetectorSettings`], that of `operators` an
 //! [`OperatorVersions`], that of `rules` a [`RulesInForce`]. It is the text that the catalog keeps under the same hash.
@@ -25,6 +27,12 @@
 //! * An operator's version that is newer than all that this release has is refused at once; one that is older is
 //!   refused at the first record that would need it, so an upgrade after a graceful stop, which leaves nothing to
 //!   replay, goes through (C3).
+
+mod backfill;
+
+pub use backfill::{
+    BACKFILL_STEP, Backfill, BackfillStep, BackfillWanted, StoredAlert, StoredHit, StoredValue,
+};
 
 use palisade_detect::baseline::{BaselineOptions, Mode};
 use palisade_detect::threat::{self, ALERT_FROM};
@@ -39,6 +47,8 @@ pub const ACTIVATION: &str = "activation";
 pub const DOMAIN_STARTS: &str = "domain_starts";
 /// The kind that ends a time domain: the end tick of a historical load.
 pub const DOMAIN_ENDS: &str = "domain_ends";
+/// The kind that says how far the gateway's clock is, between ticks.
+pub const CLOCK: &str = "clock";
 /// The subject of the detectors' settings.
 pub const DETECTORS: &str = "detectors";
 /// The subject of the operators' versions.
@@ -83,6 +93,9 @@ impl Default for DetectorSettings {
 pub struct RulesInForce {
     /// The hash under which the catalog keeps the set ([`crate::rules::RuleTexts`]); empty: there are none.
     pub set: String,
+    /// What the activation declares to be read of history (B1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<BackfillWanted>,
 }
 
 /// A mode by its name in the configuration.
@@ -223,6 +236,9 @@ pub struct InForce {
     /// The rules.
     #[serde(default)]
     pub rules: Stated<RulesInForce>,
+    /// The backfill that was declared last, done or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Backfill>,
 }
 
 /// Why the log can't be gone on with behind a control record.
@@ -284,6 +300,10 @@ pub enum Change {
     Domains,
     /// The rules.
     Rules,
+    /// A backfill is a step further.
+    Backfill,
+    /// No later row has a clock before this record's.
+    Clock,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -302,6 +322,12 @@ struct DomainBody {
     release: String,
     tenant: String,
     domain: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClockBody {
+    release: String,
 }
 
 /// Of a body that is not understood, what every body has.
@@ -353,6 +379,15 @@ pub fn domain(
     })?;
     let kind = if ends { DOMAIN_ENDS } else { DOMAIN_STARTS };
     Ok(Entry::Control { clock, kind: kind.to_owned(), body })
+}
+
+/// The record that says how far the gateway's clock is: no row that comes later has one before it.
+///
+/// # Errors
+/// When the body can't be written as JSON (it always can).
+pub fn clock(clock: i64) -> Result<Entry, serde_json::Error> {
+    let body = serde_json::to_string(&ClockBody { release: RELEASE.to_owned() })?;
+    Ok(Entry::Control { clock, kind: CLOCK.to_owned(), body })
 }
 
 impl InForce {
@@ -412,8 +447,15 @@ impl InForce {
                         Ok(change)
                     }
                     RULES => {
-                        let content = serde_json::from_str(&body.content).map_err(bad)?;
-                        Ok(self.rules.replace(&body, content, Change::Rules))
+                        let content: RulesInForce =
+                            serde_json::from_str(&body.content).map_err(bad)?;
+                        let wanted = content.backfill.clone();
+                        let change = self.rules.replace(&body, content, Change::Rules);
+                        if let Some(wanted) = wanted.filter(|_| change == Change::Rules) {
+                            self.backfill =
+                                Some(Backfill::new(body.generation, offset, clock, wanted));
+                        }
+                        Ok(change)
                     }
                     other => Err(not_understood(format!("the subject is '{other}'"))),
                 }
@@ -421,6 +463,14 @@ impl InForce {
             DOMAIN_STARTS | DOMAIN_ENDS => {
                 let body: DomainBody = serde_json::from_str(body).map_err(bad)?;
                 Ok(self.turn_domain(clock, body, kind == DOMAIN_ENDS))
+            }
+            BACKFILL_STEP => {
+                let step = serde_json::from_str(body).map_err(bad)?;
+                Ok(if self.step(&step) { Change::Backfill } else { Change::Nothing })
+            }
+            CLOCK => {
+                let _: ClockBody = serde_json::from_str(body).map_err(bad)?;
+                Ok(Change::Clock)
             }
             other => Err(not_understood(format!("the kind is '{other}'"))),
         }

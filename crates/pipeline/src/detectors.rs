@@ -6,7 +6,7 @@
 
 use crate::alerts::RowAlert;
 use crate::alerts::{AlertRow, RuleAlert};
-use crate::control::{Change, ControlError, DetectorSettings, InForce, THREAT};
+use crate::control::{BackfillStep, Change, ControlError, DetectorSettings, InForce, THREAT};
 use crate::flow::Results;
 use crate::rules::counting::Counting;
 use crate::rules::{self, Books, FrameRules, Rules};
@@ -128,7 +128,7 @@ impl WorkerDetectors {
             Change::Rules => {
                 self.rules = self.books.in_force(offset, &self.in_force.rules.content.set)?;
             }
-            Change::Nothing | Change::Domains => {}
+            Change::Nothing | Change::Domains | Change::Backfill | Change::Clock => {}
         }
         Ok(())
     }
@@ -213,7 +213,7 @@ impl OrderedDetectors {
         };
         let threat = scorer(&in_force)?;
         let rules = books.get(&in_force.rules.content.set)?;
-        let counting = Counting::restore(rules, correlations)
+        let counting = Counting::restore(rules, correlations, in_force.backfill.as_ref())
             .map_err(|error| format!("its part 'correlations': {error}"))?;
         Ok(Self { in_force, threat, norms, books, counting })
     }
@@ -236,7 +236,13 @@ impl OrderedDetectors {
         match self.in_force.apply(offset, clock, kind, body)? {
             Change::Rules => {
                 let rules = self.books.in_force(offset, &self.in_force.rules.content.set)?;
-                Ok(self.counting.reload(rules, at))
+                let declared = self.in_force.backfill.as_ref();
+                let declared = declared.filter(|backfill| backfill.offset == offset.0);
+                Ok(self.counting.reload(rules, at, declared))
+            }
+            Change::Backfill => {
+                let step = BackfillStep::read(offset, body)?;
+                Ok(self.counting.stored(at, step, &self.in_force))
             }
             Change::Domains => {
                 let now = &self.in_force.domains;
@@ -245,6 +251,7 @@ impl OrderedDetectors {
                     .flat_map(|open| self.counting.end(&open.tenant, &open.domain, at))
                     .collect())
             }
+            Change::Clock => Ok(self.counting.clock(at)),
             Change::Nothing | Change::Detectors | Change::Operators => Ok(Vec::new()),
         }
     }
@@ -350,7 +357,7 @@ impl OrderedDetectors {
 }
 
 /// The alerts of rules about single records.
-fn rule_alerts(batch: &RecordBatch, found: FrameRules) -> Vec<RowAlert> {
+pub(crate) fn rule_alerts(batch: &RecordBatch, found: FrameRules) -> Vec<RowAlert> {
     let FrameRules { rules, alerts, .. } = found;
     let tenants = Text::in_batch(batch, Core::Tenant.name());
     let alerts = alerts.into_iter().filter_map(|(row, ordinal, fields)| {

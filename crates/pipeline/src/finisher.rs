@@ -6,7 +6,7 @@
 
 use crate::alerts::{self, AlertRow};
 use crate::checkpoint::{CORRELATIONS, CheckpointTask};
-use crate::control::InForce;
+use crate::control::{CLOCK, InForce};
 use crate::detectors::OrderedDetectors;
 use crate::error::PipelineError;
 use crate::flow::{InFlight, Results, Work, WorkKind};
@@ -162,7 +162,9 @@ impl Finisher {
             Entry::Control { clock, kind, body } => {
                 let revisions = detectors.control(flight.offset, *clock, kind, body)?;
                 self.add_alerts(flight, &revisions)?;
-                self.in_force.store(Arc::new(detectors.in_force().clone()));
+                if kind != CLOCK {
+                    self.in_force.store(Arc::new(detectors.in_force().clone()));
+                }
             }
         }
         self.live.set_waits_for_time(detectors.waits_for_time());

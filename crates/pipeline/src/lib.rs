@@ -7,6 +7,7 @@
 
 pub mod activate;
 pub mod alerts;
+pub mod backfill;
 mod checkpoint;
 pub mod clock;
 mod committer;

@@ -51,6 +51,10 @@ pub struct Metrics {
     pub commits: Counter,
     pub commit_failures: Counter,
     pub checkpoints: Counter,
+    /// Stored rows that backfills have read.
+    pub backfill_rows: Counter,
+    /// Hits and alerts that backfills have found in them.
+    pub backfill_found: Counter,
     pub ack_seconds: Histogram,
     pub visible_seconds: Histogram,
     pub commit_seconds: Histogram,
@@ -93,6 +97,8 @@ impl Metrics {
             commits: Counter::default(),
             commit_failures: Counter::default(),
             checkpoints: Counter::default(),
+            backfill_rows: Counter::default(),
+            backfill_found: Counter::default(),
             ack_seconds: latency(),
             visible_seconds: latency(),
             commit_seconds: latency(),
@@ -108,7 +114,7 @@ impl Metrics {
     }
 
     fn register_counters(&self, registry: &mut Registry) {
-        let counters: [(&str, &str, &Counter); 16] = [
+        let counters: [(&str, &str, &Counter); 18] = [
             (
                 "palisade_gateway_records",
                 "Records that front doors handed to the gateway",
@@ -169,6 +175,8 @@ impl Metrics {
                 &self.commit_failures,
             ),
             ("palisade_checkpoints", "Checkpoints of operator state made", &self.checkpoints),
+            ("palisade_backfill_rows", "Stored rows read by backfills", &self.backfill_rows),
+            ("palisade_backfill_found", "Hits and alerts found by backfills", &self.backfill_found),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());

@@ -11,7 +11,7 @@ pub(crate) mod counting;
 use crate::control::{ControlError, content_hash};
 use arrow::array::RecordBatch;
 use palisade_event::Offset;
-use palisade_sigma::{Book, Counted, Hits, Level};
+use palisade_sigma::{Book, Counted, Hits, Level, Loader};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,6 +91,16 @@ impl Rules {
         Self { book: Book::read(files), tenants: texts.tenants }
     }
 
+    /// Compiles of a set only the rules and correlations with these ids, and what such correlations refer to.
+    #[must_use]
+    pub fn compile_only(texts: RuleTexts, wanted: impl Fn(&str) -> bool) -> Self {
+        let mut loader = Loader::default();
+        for file in &texts.files {
+            loader.add(&file.name, &file.text);
+        }
+        Self { book: Book::of(loader.finish().only(wanted)), tenants: texts.tenants }
+    }
+
     /// Whether a rule makes alerts for a tenant, and with what severity.
     pub(crate) fn severity(&self, tenant: &str, rule: &str, level: Level) -> Option<Level> {
         let Some(own) = self.tenants.get(tenant) else { return Some(level) };
@@ -143,13 +153,20 @@ impl Books {
         if let Some((_, rules)) = kept.iter().find(|(known, _)| known == hash) {
             return Ok(Some(Arc::clone(rules)));
         }
-        let bytes = (self.read)(hash)?;
-        let texts = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-        let rules = Arc::new(Rules::compile(texts));
+        let rules = Arc::new(Rules::compile(self.texts(hash)?));
         kept.push((hash.to_owned(), Arc::clone(&rules)));
         let over = kept.len().saturating_sub(MOST_KEPT);
         kept.drain(..over);
         Ok(Some(rules))
+    }
+
+    /// The texts of a set.
+    ///
+    /// # Errors
+    /// Why they can't be had.
+    pub fn texts(&self, hash: &str) -> Result<RuleTexts, String> {
+        let bytes = (self.read)(hash)?;
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
     }
 
     /// The set of a hash that the record at `offset` puts in force.

@@ -400,20 +400,37 @@ impl Shared {
     }
 }
 
+/// How often the gateway's clock is appended while records come that something waits for …
+const CLOCK_EVERY: Duration = Duration::from_millis(100);
+/// … and every how many of these there is a tick.
+const CLOCKS_PER_TICK: u32 = 10;
+
 /// Appends the gateway's clock every second in which something could wait for it (T3): a second
-/// with records, and one more; as long as the pipeline says that something waits.
+/// with records, and one more; as long as the pipeline says that something waits. Between the ticks, clock records
+/// follow the records that correlations wait for, so that an alert is not a second late.
 fn tick(shared: &Shared, stopped: &(Mutex<bool>, Condvar)) {
     let mut quiet = true;
+    let (mut clocks, mut seen) = (0, 0);
     loop {
         {
             let mut stop = stopped.0.lock();
             if !*stop {
-                stopped.1.wait_for(&mut stop, Duration::from_secs(1));
+                stopped.1.wait_for(&mut stop, CLOCK_EVERY);
             }
             if *stop {
                 return;
             }
         }
+        clocks += 1;
+        if clocks < CLOCKS_PER_TICK {
+            let came = shared.since_tick.load(Ordering::Acquire);
+            if came > seen && shared.on.live.waits_for_time() {
+                append_clock(shared);
+            }
+            seen = came;
+            continue;
+        }
+        (clocks, seen) = (0, 0);
         let [this_second, last_second] = &shared.peaks;
         let peak = this_second.swap(shared.active.load(Ordering::Acquire), Ordering::AcqRel);
         last_second.store(peak, Ordering::Release);
@@ -422,14 +439,28 @@ fn tick(shared: &Shared, stopped: &(Mutex<bool>, Condvar)) {
             continue;
         }
         quiet = records == 0;
-        let now = shared.on.clock.now();
-        let clock = shared.open.iter().map(|open| open.load(Ordering::Acquire)).fold(now, i64::min);
-        let entry = Entry::Tick { clock, gateway: shared.on.identity };
+        let entry = Entry::Tick { clock: open_clock(shared), gateway: shared.on.identity };
         let appended = palisade_log::encode(&entry)
             .and_then(|encoded| shared.on.log.append(Arc::new(entry), encoded, Box::new(|_| ())));
         if let Err(error) = appended {
             tracing::warn!(%error, "the clock's tick could not be written; it is tried again in a second");
             quiet = false;
         }
+    }
+}
+
+/// No row that is appended from now on has an older clock.
+fn open_clock(shared: &Shared) -> i64 {
+    let now = shared.on.clock.now();
+    shared.open.iter().map(|open| open.load(Ordering::Acquire)).fold(now, i64::min)
+}
+
+/// Appends a clock record. One that can't be written is made up for by the next tick.
+fn append_clock(shared: &Shared) {
+    let Ok(entry) = control::clock(open_clock(shared)) else { return };
+    let appended = palisade_log::encode(&entry)
+        .and_then(|encoded| shared.on.log.append(Arc::new(entry), encoded, Box::new(|_| ())));
+    if let Err(error) = appended {
+        tracing::debug!(%error, "a clock record could not be written");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{FrameRules, Rules};
 use crate::alerts::{AlertRow, RecordIds};
-use crate::control::InForce;
+use crate::control::{Backfill, BackfillStep, InForce, OpenDomain, StoredAlert, StoredValue};
 use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use palisade_event::column::Text;
@@ -13,9 +13,10 @@ use palisade_event::{Offset, RecordId};
 use palisade_sigma::Level;
 use palisade_sigma::correlation::live::SnapshotError;
 use palisade_sigma::correlation::{
-    Cascade, Correlation, Correlations, Hit, HitKind, Options, Position, Range, Revision, Standing,
-    group_slot, group_values,
+    Cascade, Correlation, Correlations, Evidence, Hit, HitKind, Options, Position, Range, Revision,
+    Standing, Value, first_cuts, group_key, group_slot, group_values,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Groups that a checkpoint writes between two frames, at most (M2).
@@ -31,8 +32,8 @@ pub(crate) struct Counting {
     rules: Option<Arc<Rules>>,
     cascade: Cascade,
     out: Vec<Revision>,
-    /// A checkpoint is being written.
-    saving: bool,
+    /// The backfill that was declared last, as of its last step.
+    backfill: Option<Backfill>,
 }
 
 /// The name of a tenant's domain: loads of two tenants may be called the same, and end apart.
@@ -71,17 +72,27 @@ impl Counting {
     pub(crate) fn restore(
         rules: Option<Arc<Rules>>,
         chain: &[Vec<u8>],
+        backfill: Option<&Backfill>,
     ) -> Result<Self, SnapshotError> {
         let correlations =
             rules.as_ref().map(|rules| rules.book.correlations().clone()).unwrap_or_default();
         let options = Options::default();
         let mut cascade = Cascade::new(correlations, SLOTS, options, Range::default());
+        if let Some(backfill) = backfill.filter(|backfill| !backfill.done) {
+            begin_backfill(&mut cascade, backfill);
+        }
         cascade.load(chain.iter().map(Vec::as_slice))?;
-        Ok(Self { rules, cascade, out: Vec::new(), saving: false })
+        Ok(Self { rules, cascade, out: Vec::new(), backfill: backfill.cloned() })
     }
 
-    /// Puts other rules in force. Answers the last revisions of alerts that can't be decided any more.
-    pub(crate) fn reload(&mut self, rules: Option<Arc<Rules>>, at: (Offset, i64)) -> Vec<AlertRow> {
+    /// Puts other rules in force, with the backfill that this declares. Answers the last revisions of alerts that can't be
+    /// decided any more.
+    pub(crate) fn reload(
+        &mut self,
+        rules: Option<Arc<Rules>>,
+        at: (Offset, i64),
+        declared: Option<&Backfill>,
+    ) -> Vec<AlertRow> {
         let correlations =
             rules.as_ref().map(|rules| rules.book.correlations().clone()).unwrap_or_default();
         self.cascade.reload(correlations, &mut self.out);
@@ -89,6 +100,69 @@ impl Counting {
         self.cascade.live_mut().require_full_snapshot();
         let rows = self.take_rows(at);
         self.rules = rules;
+        if let Some(backfill) = declared {
+            begin_backfill(&mut self.cascade, backfill);
+            self.backfill = Some(backfill.clone());
+        }
+        rows
+    }
+
+    /// A step of the backfill in force: counts what it found of stored records, and answers what that decides, and
+    /// the alerts that it found.
+    pub(crate) fn stored(
+        &mut self,
+        at: (Offset, i64),
+        step: BackfillStep,
+        in_force: &InForce,
+    ) -> Vec<AlertRow> {
+        let Some(backfill) = &in_force.backfill else { return Vec::new() };
+        self.backfill = Some(backfill.clone());
+        let versions = self.cascade.correlations().iter();
+        let places: BTreeMap<String, usize> =
+            versions.map(|(place, correlation)| (correlation.version.to_string(), place)).collect();
+        for (stored, row) in step.hits.iter().zip(0..) {
+            let Some(place) = places.get(&stored.correlation) else { continue };
+            let values = stored.group.iter().map(|value| Some(value.as_bytes()));
+            let Some(group) = group_key(values) else { continue };
+            let domain = domain_key(&stored.tenant, &stored.domain);
+            let hit = Hit {
+                correlation: *place,
+                input: stored.input,
+                tenant: &stored.tenant,
+                domain: &domain,
+                slot: group_slot(&stored.tenant, &group, SLOTS),
+                group: &group,
+                record: record_id(&stored.record),
+                time: stored.time,
+                clock: stored.clock,
+                value: match stored.value {
+                    StoredValue::None => Value::None,
+                    StoredValue::Hash(hash) => Value::Hash(hash),
+                    StoredValue::Number(bits) => Value::Number(f64::from_bits(bits)),
+                },
+                kind: HitKind::Record,
+            };
+            let position = Position { offset: at.0.0, row, ordinal: 0 };
+            self.cascade.stored_hit(position, &hit, &mut self.out);
+        }
+        let loads = || backfill.domains.iter();
+        let keys: Vec<String> = loads().map(|(tenant, name)| domain_key(tenant, name)).collect();
+        let domains = || std::iter::once(LIVE).chain(keys.iter().map(String::as_str));
+        self.cascade.backfilled(domains(), step.until, &mut self.out);
+        if step.done {
+            self.cascade.end_backfill(&mut self.out);
+            // Loads that have ended: nobody else will say so.
+            for ((tenant, name), key) in loads().zip(&keys) {
+                let is_open = |open: &OpenDomain| open.tenant == *tenant && open.domain == *name;
+                if !in_force.domains.iter().any(is_open) {
+                    self.cascade.end(key, &mut self.out);
+                }
+            }
+        }
+        self.cascade.tick(domains(), &mut self.out);
+        let mut rows = self.take_rows(at);
+        let alerts = step.alerts.into_iter().zip(rows.len()..);
+        rows.extend(alerts.filter_map(|(alert, place)| alert.row(at.0.position(place))));
         rows
     }
 
@@ -128,6 +202,12 @@ impl Counting {
         self.take_rows((offset, clock))
     }
 
+    /// Between ticks: no row that comes later has a clock before this. Gives out what waited for that.
+    pub(crate) fn clock(&mut self, at: (Offset, i64)) -> Vec<AlertRow> {
+        self.cascade.progress(LIVE, at.1, None, &mut self.out);
+        self.take_rows(at)
+    }
+
     /// A tick: no row that comes later has a clock before it (T3).
     pub(crate) fn tick(&mut self, at: (Offset, i64), in_force: &InForce) -> Vec<AlertRow> {
         self.cascade.progress(LIVE, at.1, None, &mut self.out);
@@ -149,13 +229,32 @@ impl Counting {
             self.out.clear();
             return Vec::new();
         };
+        if self.out.is_empty() {
+            return Vec::new();
+        }
         let correlations = rules.book.correlations();
+        let start = self.backfill.as_ref().and_then(|backfill| backfill.wanted.from);
+        let cuts = first_cuts(correlations, start);
         let rows = self.out.drain(..).filter_map(|revision| {
             let correlation = correlations.get(revision.correlation)?;
             if correlation.is_read && !is_alert(correlations, revision.correlation) {
                 return None;
             }
-            row(rules, correlation, &revision, offset, clock)
+            let old = |backfill: &&Backfill| backfill.wanted.rules.contains(&correlation.id);
+            let backfill = self.backfill.as_ref().filter(old);
+            // Over a part of history it answers from a cut on (K2).
+            let cut = cuts.get(revision.correlation);
+            if backfill.is_some() && cut.is_some_and(|cut| revision.opened < *cut) {
+                return None;
+            }
+            let mut row = row(rules, correlation, &revision, offset, clock)?;
+            row.historical = backfill.is_some_and(|backfill| {
+                let opening = |evidence: &&Evidence| evidence.time == revision.opened;
+                let record = revision.evidence.iter().find(opening);
+                let record = record.map(|evidence| evidence.record.to_string());
+                backfill.is_old(revision.opened, correlation.lateness, record)
+            });
+            Some(row)
         });
         rows.collect()
     }
@@ -170,16 +269,26 @@ impl Counting {
         if full {
             self.cascade.live_mut().require_full_snapshot();
         }
-        self.saving = self.cascade.live_mut().begin_snapshot().is_ok();
-        self.saving
+        self.cascade.live_mut().begin_snapshot().is_ok()
     }
 
     /// Goes on writing; true when all is written.
     pub(crate) fn snapshot_step(&mut self, out: &mut Vec<u8>) -> bool {
-        let done = self.cascade.live_mut().snapshot_step(SNAPSHOT_STEP, out);
-        self.saving = !done;
-        done
+        self.cascade.live_mut().snapshot_step(SNAPSHOT_STEP, out)
     }
+}
+
+/// The correlations of a backfill wait for it.
+fn begin_backfill(cascade: &mut Cascade, backfill: &Backfill) {
+    let all = cascade.correlations().iter();
+    let wanted = all.filter(|(_, correlation)| backfill.wanted.rules.contains(&correlation.id));
+    let places: Vec<usize> = wanted.map(|(place, _)| place).collect();
+    cascade.begin_backfill(places, backfill.wanted.from);
+}
+
+/// An id as [`RecordId`] displays it.
+fn record_id(text: &str) -> RecordId {
+    RecordId(u128::from_str_radix(text, 16).unwrap_or_default().to_be_bytes())
 }
 
 /// Whether the alerts of a correlation that others read are alerts themselves: where one of these says so.
@@ -259,5 +368,73 @@ fn row(
         group_key: Some(fields.join(", ")),
         fields,
         incomplete: revision.cut || count > MOST_EVIDENCE,
+        historical: false,
     })
+}
+
+impl StoredAlert {
+    /// A match of a stored record as the job found it.
+    pub(crate) fn of(row: AlertRow) -> Self {
+        let AlertRow { tenant, domain, rule_id, rule_version, title, severity, user, .. } = row;
+        let AlertRow { host, src_ip, time, ingest_time, id, event_id, evidence, reasons, .. } = row;
+        let AlertRow { tags, author, licence, fields, .. } = row;
+        Self {
+            tenant,
+            domain,
+            rule_id: rule_id.into_owned(),
+            rule_version: rule_version.into_owned(),
+            title,
+            severity: severity.to_owned(),
+            user,
+            host,
+            src_ip,
+            time,
+            ingest_time,
+            id,
+            event_id,
+            evidence,
+            reasons,
+            tags,
+            author,
+            licence,
+            fields,
+        }
+    }
+
+    /// The row of `alerts`.
+    fn row(self, position: u64) -> Option<AlertRow> {
+        let level = Level::by_name(&self.severity)?;
+        Some(AlertRow {
+            tenant: self.tenant,
+            domain: self.domain,
+            detector: "sigma",
+            rule_id: self.rule_id.into(),
+            rule_version: self.rule_version.into(),
+            title: self.title,
+            severity: level.name(),
+            score: level.score(),
+            user: self.user,
+            host: self.host,
+            src_ip: self.src_ip,
+            time: self.time,
+            ingest_time: self.ingest_time,
+            first_time: self.time,
+            last_time: self.time,
+            position,
+            id: self.id,
+            revision: 0,
+            event_id: self.event_id,
+            evidence: self.evidence,
+            reasons: self.reasons,
+            details: Vec::new(),
+            state: None,
+            tags: self.tags,
+            author: self.author,
+            licence: self.licence,
+            group_key: None,
+            fields: self.fields,
+            incomplete: false,
+            historical: true,
+        })
+    }
 }

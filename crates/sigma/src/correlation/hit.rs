@@ -20,6 +20,10 @@ pub struct Origin {
     pub partition: u16,
 }
 
+/// The origin of the hits that a backfill reads from stored rows (B1). Only correlations that are being backfilled wait
+/// for it.
+pub const BACKFILL: Origin = Origin { stage: 15, partition: 0 };
+
 /// Where in its origin a hit stands (H1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Position {

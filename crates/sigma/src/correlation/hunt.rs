@@ -1,7 +1,7 @@
 //! Hunts: the live evaluator over history, and what stands once it is final.
 
 use super::alert::{Alert, AlertId, Evidence, Revision, Standing};
-use super::hit::{Hit, HitKind, Origin, Position};
+use super::hit::{BACKFILL, Hit, HitKind, Origin, Position};
 use super::live::{Live, Options, SnapshotError};
 use super::reference::{Range, first_cuts};
 use super::resolve::Correlations;
@@ -128,6 +128,48 @@ impl Cascade {
     pub fn hit(&mut self, position: Position, hit: &Hit<'_>, out: &mut Vec<Revision>) {
         let from = out.len();
         self.live.hit((Origin { stage: 0, partition: 0 }, position), hit, out);
+        self.feed(from, out);
+    }
+
+    /// History is read for these correlations, see [`Live::begin_backfill`]; where it begins at a start, they answer to
+    /// others from the first cut behind it on.
+    pub fn begin_backfill(&mut self, places: impl IntoIterator<Item = usize>, start: Option<i64>) {
+        let cuts = first_cuts(&self.correlations, start);
+        let places = places.into_iter().inspect(|place| {
+            if let (Some(cut), Some(first)) = (self.cuts.get_mut(*place), cuts.get(*place)) {
+                *cut = *first;
+            }
+        });
+        self.live.begin_backfill(places);
+    }
+
+    /// Takes in a hit of a stored record, for a correlation that is being backfilled.
+    pub fn stored_hit(&mut self, position: Position, hit: &Hit<'_>, out: &mut Vec<Revision>) {
+        if self.live.is_backfilling(hit.correlation) {
+            let from = out.len();
+            self.live.hit((BACKFILL, position), hit, out);
+            self.feed(from, out);
+        }
+    }
+
+    /// All stored records of these domains whose event time is before `until` were read.
+    pub fn backfilled<'d>(
+        &mut self,
+        domains: impl IntoIterator<Item = &'d str>,
+        until: i64,
+        out: &mut Vec<Revision>,
+    ) {
+        for domain in domains {
+            let from = out.len();
+            self.live.progress(BACKFILL, domain, until, Some(until), out);
+            self.feed(from, out);
+        }
+    }
+
+    /// All of history was read.
+    pub fn end_backfill(&mut self, out: &mut Vec<Revision>) {
+        let from = out.len();
+        self.live.end_backfill(out);
         self.feed(from, out);
     }
 

@@ -44,10 +44,11 @@ pub use definition::{
     MAX_TIMESPAN, Measure, Refusal, Source, Version,
 };
 pub use hit::{
-    END_OF_TIME, Hit, HitKind, ONE, Origin, Position, Value, fixed_point, group_key, group_slot,
-    group_values, normalise, number, value_hash,
+    BACKFILL, END_OF_TIME, Hit, HitKind, ONE, Origin, Position, Value, fixed_point, group_key,
+    group_slot, group_values, normalise, number, value_hash,
 };
 pub use hunt::{Cascade, Standings, hunt};
 pub use live::{Counters, Live, Options};
 pub use reference::{Range, first_cuts};
+pub(crate) use resolve::called;
 pub use resolve::{Correlations, Defaults, Resolved};

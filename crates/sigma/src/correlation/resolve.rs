@@ -169,7 +169,8 @@ struct Resolver<'a> {
 }
 
 /// What a correlation is called in messages and, lacking an id, in alerts.
-fn called(rule: &CorrelationRule) -> &str {
+/// What a correlation is called: its id, else its name or title.
+pub(crate) fn called(rule: &CorrelationRule) -> &str {
     rule.id.as_deref().or(rule.name.as_deref()).unwrap_or(&rule.title)
 }
 

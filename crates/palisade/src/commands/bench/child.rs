@@ -118,6 +118,22 @@ impl ServerProcess {
         text.lines().find_map(value).unwrap_or(0.0)
     }
 
+    /// The generation of the rules in force; null without an answer.
+    pub(crate) fn rules_in_force(&self) -> serde_json::Value {
+        let url = format!("http://{}/api/v1/config", self.address);
+        let text = ureq::get(url).call().and_then(|mut answer| answer.body_mut().read_to_string());
+        let config: serde_json::Value =
+            text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        config.pointer("/rules/generation").cloned().unwrap_or_default()
+    }
+
+    /// Tells it to read its configuration and its lists again.
+    pub(crate) fn hang_up(&self) -> Result<(), Failure> {
+        let id = i32::try_from(self.child.id())?;
+        let pid = rustix::process::Pid::from_raw(id).ok_or("the server has no process id")?;
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::HUP)?)
+    }
+
     /// CPU seconds that it has used, in user and system mode.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));

@@ -4,6 +4,7 @@ mod child;
 mod crash;
 mod ingest;
 mod query;
+mod rules;
 mod sigma;
 
 use crate::Outcome;
@@ -26,6 +27,8 @@ enum What {
     Ingest(ingest::Ingest),
     /// Queries against ClickHouse's engine on the same files, or StreamGuard's endpoints over HTTP.
     Query(query::Query),
+    /// What rules and correlations cost a running server, and how soon alerts arrive.
+    Rules(rules::Rules),
     /// Sigma rules on Windows events, beside rsigma-eval with routing on.
     Sigma(sigma::Sigma),
 }
@@ -37,6 +40,7 @@ impl Bench {
             What::Crash(crash) => crash.run(),
             What::Ingest(ingest) => ingest.run(),
             What::Query(query) => query.run(config, data),
+            What::Rules(rules) => rules.run(),
             What::Sigma(sigma) => sigma.run(),
         }
     }

@@ -72,13 +72,13 @@ impl Live {
             return;
         }
         let Some(rule) = self.rules.get(group.rule as usize) else { return };
-        let correlation = Arc::clone(&rule.correlation);
+        let (correlation, stages) = (Arc::clone(&rule.correlation), rule.stages());
         let (number, slot) = (usize::from(group.domain), group.slot);
         let waiting: Vec<Episode> = busy.episodes.iter().filter(waits).copied().collect();
         let set = busy.timer;
         let Some(domain) = self.domains.get_mut(number) else { return };
         let patience = patience(&correlation, domain.is_live);
-        let Some(lane) = domain.lane(correlation.stages, &self.origins) else { return };
+        let Some(lane) = domain.lane(stages, &self.origins) else { return };
         let least = lane.least.unwrap_or(NEVER);
         let due = |episode: &Episode| episode.opened.saturating_add(patience);
         let next = waiting.iter().map(due).filter(|due| *due > least).min();
@@ -87,7 +87,7 @@ impl Live {
         {
             let hash = self.store.get(handle).map_or(0, |group| self.hash_of(group));
             let domain = self.domains.get_mut(number);
-            if let Some(lane) = domain.and_then(|d| d.lane(correlation.stages, &self.origins)) {
+            if let Some(lane) = domain.and_then(|d| d.lane(stages, &self.origins)) {
                 lane.timers.push(Reverse(Timer { due: next, slot, hash, handle }));
             }
             if let Some(busy) = self.store.get_mut(handle).and_then(|group| group.busy.as_mut()) {

@@ -24,7 +24,7 @@ mod time;
 
 use super::alert::Revision;
 use super::definition::{Correlation, Version};
-use super::hit::{Hit, HitKind, Origin, Position};
+use super::hit::{BACKFILL, Hit, HitKind, Origin, Position};
 use super::resolve::Correlations;
 use aggregate::Window;
 use evaluate::{Evaluation, Flips, SMALL};
@@ -34,7 +34,7 @@ pub use snapshot::{SnapshotError, SnapshotKind, is_full_snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Group, Name, Store};
-use time::{Domain, NEVER};
+use time::{BACKFILL_BIT, Domain, NEVER};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Bounds of the state (P2).
@@ -78,6 +78,15 @@ struct Rule {
     /// What it reads: the stage and the rule of each correlation.
     upstream: Vec<(u8, u32)>,
     seed: u64,
+    /// History is still being read for it (B1).
+    backfills: bool,
+}
+
+impl Rule {
+    /// The stages whose origins it waits for.
+    fn stages(&self) -> u16 {
+        self.correlation.stages | if self.backfills { BACKFILL_BIT } else { 0 }
+    }
 }
 
 /// The correlations of the slots of one worker.
@@ -169,6 +178,7 @@ impl Live {
                 place: Some(place),
                 upstream,
                 seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+                backfills: false,
             };
             let known =
                 self.rules.iter().position(|rule| rule.correlation.version == correlation.version);
@@ -179,8 +189,9 @@ impl Live {
             }
             let number = match known.or(unused) {
                 Some(number) => {
-                    if let Some(known) = self.rules.get_mut(number) {
-                        *known = rule;
+                    if let Some(before) = self.rules.get_mut(number) {
+                        let backfills = known.is_some() && before.backfills;
+                        *before = Rule { backfills, ..rule };
                     }
                     number
                 }
@@ -213,6 +224,45 @@ impl Live {
         for domain in 0..self.domains.len() {
             self.fire(domain, None, out);
         }
+    }
+
+    /// History is read for the correlations in these places, which were put in force just now: until
+    /// [`Live::end_backfill`] they wait for [`BACKFILL`] as for every origin that they read (B1).
+    pub fn begin_backfill(&mut self, places: impl IntoIterator<Item = usize>) {
+        for place in places {
+            let number = self.places.get(place).copied().unwrap_or(u32::MAX);
+            if let Some(rule) = self.rules.get_mut(number as usize) {
+                rule.backfills = true;
+            }
+        }
+        self.join(BACKFILL);
+    }
+
+    /// All of history was read: nobody waits for it any more.
+    pub fn end_backfill(&mut self, out: &mut Vec<Revision>) {
+        self.rules.iter_mut().for_each(|rule| rule.backfills = false);
+        self.origins.remove(&BACKFILL);
+        for number in 0..self.domains.len() {
+            let Some(domain) = self.domains.get_mut(number) else { continue };
+            domain.progress.remove(&BACKFILL);
+            let (waited, others) = std::mem::take(&mut domain.lanes)
+                .into_iter()
+                .partition::<Vec<_>, _>(|lane| lane.stages & BACKFILL_BIT != 0);
+            domain.lanes = others;
+            for mut lane in waited {
+                if let Some(to) = domain.lane(lane.stages & !BACKFILL_BIT, &self.origins) {
+                    to.timers.append(&mut lane.timers);
+                }
+            }
+            self.fire(number, None, out);
+        }
+    }
+
+    /// Whether history is being read for the correlation in a place.
+    #[must_use]
+    pub fn is_backfilling(&self, place: usize) -> bool {
+        let number = self.places.get(place).copied().unwrap_or(u32::MAX);
+        self.rules.get(number as usize).is_some_and(|rule| rule.backfills)
     }
 
     /// Takes in a hit, which stands at a position of an origin. One that came before, or that does not count, is ignored.

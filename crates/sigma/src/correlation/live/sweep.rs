@@ -19,13 +19,13 @@ impl Live {
                     continue;
                 }
                 let correlation = &rule.correlation;
-                let least = domain.least_clock(correlation.stages, &self.origins);
+                let least = domain.least_clock(rule.stages(), &self.origins);
                 let given_out = if least == i64::MAX {
                     least
                 } else {
                     least.saturating_sub(patience(correlation, domain.is_live))
                 };
-                let frontier = domain.frontier(correlation, &rule.upstream, &self.origins);
+                let frontier = domain.frontier(rule, &self.origins);
                 domain.settle(number, frontier.min(given_out));
             }
         }

@@ -1,13 +1,15 @@
 //! What is known of time: for each domain the clock and the frontier of every origin (T5), and the timers that wait for the
 //! clocks.
 
-use super::super::definition::Correlation;
-use super::super::hit::Origin;
+use super::super::hit::{BACKFILL, Origin};
+use super::Rule;
 use palisade_event::domain::is_live;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
+/// The bit of [`BACKFILL`] among the stages that a correlation waits for.
+pub(super) const BACKFILL_BIT: u16 = 1 << BACKFILL.stage;
 /// Not heard of yet.
 pub(super) const NEVER: i64 = i64::MIN;
 
@@ -93,19 +95,15 @@ impl Domain {
         if found != stages { NEVER } else { heard.map(clock).min().unwrap_or(NEVER) }
     }
 
-    /// The least frontier of the origins of a correlation, which reads those of the rules in `upstream` (stage, rule).
-    pub(super) fn frontier(
-        &self,
-        correlation: &Correlation,
-        upstream: &[(u8, u32)],
-        origins: &BTreeSet<Origin>,
-    ) -> i64 {
+    /// The least frontier of the origins of a correlation.
+    pub(super) fn frontier(&self, rule: &Rule, origins: &BTreeSet<Origin>) -> i64 {
+        let (correlation, stages) = (&rule.correlation, rule.stages());
         let mut least = i64::MAX;
         let mut found = 0_u16;
-        for origin in origins.iter().filter(|origin| reads(correlation.stages, **origin)) {
+        for origin in origins.iter().filter(|origin| reads(stages, **origin)) {
             found |= 1 << origin.stage;
             let Some(progress) = self.progress.get(origin) else { return NEVER };
-            if origin.stage == 0 {
+            if origin.stage == 0 || *origin == BACKFILL {
                 let clock = progress.clock.unwrap_or(NEVER);
                 let of_clock = if clock == i64::MAX {
                     clock
@@ -114,12 +112,12 @@ impl Domain {
                 };
                 least = least.min(progress.frontier.unwrap_or(of_clock));
             } else {
-                for (_, rule) in upstream.iter().filter(|(stage, _)| *stage == origin.stage) {
+                for (_, rule) in rule.upstream.iter().filter(|(stage, _)| *stage == origin.stage) {
                     least = least.min(progress.outputs.get(rule).copied().unwrap_or(NEVER));
                 }
             }
         }
-        if found != correlation.stages { NEVER } else { least }
+        if found != stages { NEVER } else { least }
     }
 
     /// Nothing is known of a rule any more: its number is another's from now on.
