@@ -82,6 +82,13 @@ impl Counting {
 
     /// Puts other rules in force. Answers the last revisions of alerts that can't be decided any more.
     pub(crate) fn reload(&mut self, rules: Option<Arc<Rules>>, at: (Offset, i64)) -> Vec<AlertRow> {
+        // Where only tenants' settings changed, the correlations are the same.
+        if let (Some(now), Some(new)) = (&self.rules, &rules)
+            && Arc::ptr_eq(&now.book, &new.book)
+        {
+            self.rules = rules;
+            return Vec::new();
+        }
         let correlations =
             rules.as_ref().map(|rules| rules.book.correlations().clone()).unwrap_or_default();
         self.cascade.reload(correlations, &mut self.out);
@@ -182,10 +189,16 @@ impl Counting {
     }
 }
 
-/// Whether the alerts of a correlation that others read are alerts themselves: where one of these says so.
+/// Whether the alerts of a correlation that others read are alerts themselves: where one of these says so, or all are a
+/// tenant's own over one of the installation's.
 fn is_alert(correlations: &Correlations, place: usize) -> bool {
-    let mut readers = correlations.readers_of_correlation(place);
-    readers.any(|(reader, _)| correlations.get(reader).is_some_and(|reader| reader.generate))
+    let owner = correlations.get(place).and_then(|read| read.owner.as_deref());
+    let readers = correlations.readers_of_correlation(place);
+    let mut readers = readers
+        .filter_map(|(reader, _)| correlations.get(reader))
+        .filter(|reader| reader.owner.as_deref() == owner)
+        .peekable();
+    readers.peek().is_none() || readers.any(|reader| reader.generate)
 }
 
 /// The level that a correlation's text names.
@@ -201,7 +214,10 @@ fn row(
     offset: Offset,
     clock: i64,
 ) -> Option<AlertRow> {
-    let level = rules.severity(&revision.tenant, &correlation.id, level(correlation))?;
+    if rules.is_silent(&revision.tenant, revision.correlation) {
+        return None;
+    }
+    let level = rules.severity(&revision.tenant, &correlation.id, level(correlation));
     let texts = group_values(&revision.group);
     let texts = texts.iter().map(|value| String::from_utf8_lossy(value).into_owned());
     let group: Vec<(&str, String)> =
