@@ -22,6 +22,9 @@ pub struct Caller {
     pub path: String,
 }
 
+/// The header in which a sender may say of which tenant its key is; another one is refused where something is changed.
+pub const TENANT_HEADER: &str = "palisade-tenant";
+
 /// A right to do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -96,6 +99,18 @@ impl FromRequestParts<ApiState> for Admin {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Response> {
         let caller = Caller::from_request_parts(parts, state).await?;
         let tenant = caller.may(Scope::Admin)?.clone();
+        // Who says which tenant they mean is not to change another by a key that they took by mistake.
+        let meant = parts.headers.get(TENANT_HEADER).map(HeaderValue::as_bytes);
+        if meant.is_some_and(|meant| meant != tenant.as_str().as_bytes()) {
+            let detail =
+                format!("the key is of the tenant {tenant}: use one of the tenant that is meant");
+            return Err(caller.problem(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "the key is of another tenant",
+                detail,
+            ));
+        }
         Ok(Self { caller, tenant })
     }
 }

@@ -15,6 +15,7 @@ pub mod openapi;
 pub mod ops;
 pub mod page;
 pub mod query;
+pub mod rules;
 pub mod settings;
 mod sql;
 pub mod state;
@@ -28,15 +29,20 @@ pub use store::KeyStore;
 
 use alerts::silences;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
 use palisade_ingest::http::HttpDoors;
 use palisade_ingest::{elastic, http};
+use rules::{change, check, exceptions, list as rule_list};
 use streamguard::{anomalies, events, health, stats};
 
 /// Path, methods and handler of every route of this crate; a test holds the OpenAPI description
 /// against it.
 fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
+    // Sets of rules are larger than what is asked for elsewhere.
+    let large =
+        |route: MethodRouter<ApiState>| route.layer(DefaultBodyLimit::max(rules::MOST_BODY));
     vec![
         ("/", "GET", get(page::root)),
         ("/openapi.json", "GET", get(openapi::get_openapi)),
@@ -63,6 +69,23 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
         ("/api/v1/entities/risk", "GET", get(alerts::groups::entity_risk)),
         ("/api/v1/deliveries", "GET", get(alerts::deliveries::list)),
         ("/api/v1/deliveries/{id}/retry", "POST", post(alerts::deliveries::retry)),
+        ("/api/v1/rules", "GET POST", large(get(rule_list::list).post(change::deploy))),
+        ("/api/v1/rules/refused", "GET", get(rule_list::refused)),
+        ("/api/v1/rules/exceptions", "GET POST", get(exceptions::list).post(exceptions::make)),
+        ("/api/v1/rules/exceptions/{name}", "DELETE", delete(exceptions::end)),
+        ("/api/v1/rules/lint", "POST", large(post(check::lint))),
+        ("/api/v1/rules/explain", "POST", post(check::explain)),
+        ("/api/v1/rules/report", "POST", large(post(check::report))),
+        (
+            "/api/v1/rules/{id}",
+            "GET PUT PATCH DELETE",
+            large(
+                get(rule_list::show)
+                    .put(change::replace)
+                    .patch(change::grade)
+                    .delete(change::remove),
+            ),
+        ),
         ("/api/events", "GET", get(events::latest)),
         ("/api/events/recent", "GET", get(events::latest)),
         ("/api/events/count", "GET", get(events::number)),

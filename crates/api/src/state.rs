@@ -10,7 +10,9 @@ use palisade_ingest::submit::Submit;
 use palisade_pipeline::Engine;
 use palisade_pipeline::clock::Clock;
 use palisade_pipeline::live::Live;
+use palisade_pipeline::rules::deploy::Deployer;
 use palisade_query::{Limits, QueryEngine};
+use palisade_table::Tables;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -32,6 +34,12 @@ pub struct ApiState {
     pub config: Arc<ArcSwap<ConfigStatus>>,
     /// The pipeline, for its progress.
     pub engine: Arc<Engine>,
+    /// Rules: what is in force, and who changes it.
+    pub rules: Arc<Deployer>,
+    /// The tables, for reports about rules.
+    pub tables: Arc<Tables>,
+    /// Held while a report about rules is made: one at a time.
+    pub reporting: Arc<tokio::sync::Mutex<()>>,
     /// The gateway, for dead letters that are tried again.
     pub submit: Arc<dyn Submit>,
     /// Counters and latest alerts.

@@ -16,6 +16,8 @@ pub(crate) struct Client {
     agent: ureq::Agent,
     url: String,
     key: Option<String>,
+    /// Of which tenant the key must be, where that was said.
+    tenant: Option<String>,
 }
 
 /// The longest problem text that is shown.
@@ -34,7 +36,18 @@ impl Client {
             .timeout_connect(Some(Duration::from_secs(5)))
             .build()
             .new_agent();
-        Self { agent, url, key: std::env::var("PALISADE_KEY").ok().filter(|key| !key.is_empty()) }
+        let key = std::env::var("PALISADE_KEY").ok().filter(|key| !key.is_empty());
+        Self { agent, url, key, tenant: None }
+    }
+
+    /// The same with another key.
+    pub(crate) fn with_key(self, key: String) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    /// The same, for changes to this tenant only: the server refuses keys of others.
+    pub(crate) fn for_tenant(self, tenant: Option<String>) -> Self {
+        Self { tenant, ..self }
     }
 
     /// Where it is.
@@ -65,6 +78,35 @@ impl Client {
         let answer =
             request.send(body).map_err(|error| format!("{} does not answer: {error}", self.url))?;
         read(answer)
+    }
+
+    /// Sends a request with a JSON body, or without one; the answer as JSON when the status is below 300, else what the
+    /// server says.
+    pub(crate) fn json(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<serde_json::Value, Failure> {
+        let mut request = ureq::http::Request::builder().method(method);
+        request = request.uri(format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        if let Some(tenant) = &self.tenant {
+            request = request.header("palisade-tenant", tenant);
+        }
+        let cant = |error: ureq::Error| format!("{} does not answer: {error}", self.url);
+        let answer = match body {
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                self.agent.run(request.body(body.to_string())?).map_err(cant)?
+            }
+            None => self.agent.run(request.body(())?).map_err(cant)?,
+        };
+        let mut text = String::new();
+        read(answer)?.read_to_string(&mut text)?;
+        Ok(if text.is_empty() { serde_json::Value::Null } else { serde_json::from_str(&text)? })
     }
 
     /// Starts or ends a time domain of the key's tenant (T2).

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod deliver;
 mod event_files;
+mod local;
 mod maintenance;
 mod reload;
 mod rules;
@@ -48,7 +49,7 @@ enum Command {
     Query(commands::query::Query),
     /// Read lines, print entropy, threat score and reasons as JSON lines.
     Score(commands::score::Score),
-    /// Look at Sigma rules: check, list, match, explain, test.
+    /// Sigma rules: check, match, test, deploy, enable and disable, report on.
     Rule(commands::rule::Rule),
     /// Make, list and revoke API keys.
     Key(commands::key::Key),
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
                 data: arguments.data,
                 set_level,
                 hangup: true,
-                only_asks: false,
+                ..Source::default()
             };
             run.run(&config, source)
         }

@@ -6,6 +6,7 @@
 //! record is appended again until it is durable.
 
 use crate::config::{self, BaselineMode, Config, ListKind};
+use crate::local::CommandKey;
 use crate::rules::{self, Found};
 use crate::server::Failure;
 use arc_swap::ArcSwap;
@@ -22,7 +23,7 @@ use palisade_ingest::http::HttpDoors;
 use palisade_pipeline::activate::Activator;
 use palisade_pipeline::clock::Clock;
 use palisade_pipeline::control::DetectorSettings;
-use palisade_pipeline::rules::Books;
+use palisade_pipeline::rules::deploy::Deployer;
 use palisade_query::Limits;
 use palisade_table::{RetentionRule, Tables};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -72,9 +73,16 @@ pub(crate) struct Source {
     pub(crate) hangup: bool,
     /// The server only answers: its detectors' settings do not come into force.
     pub(crate) only_asks: bool,
+    /// The server is for one command of whoever owns the data directory: no other key is taken.
+    pub(crate) command: Option<CommandKey>,
 }
 
 impl Source {
+    /// A server for one command that changes something of a tenant.
+    pub(crate) fn for_command(key: CommandKey) -> Self {
+        Self { command: Some(key), ..Self::default() }
+    }
+
     /// A server for one question.
     pub(crate) fn only_to_ask() -> Self {
         Self { only_asks: true, ..Self::default() }
@@ -207,7 +215,7 @@ pub(crate) struct Parts {
     pub(crate) catalog: Catalog,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) activator: Arc<Activator>,
-    pub(crate) books: Arc<Books>,
+    pub(crate) deployer: Arc<Deployer>,
     pub(crate) limits: Arc<ArcSwap<Limits>>,
     pub(crate) hosts: Arc<ArcSwap<HostNames>>,
     pub(crate) status: Arc<ArcSwap<ConfigStatus>>,
@@ -315,9 +323,13 @@ impl Reloader {
             let found = self.find_rules();
             if found != self.rules && found == self.seen_rules {
                 self.reload_rules().await;
-                self.rules.clone_from(&found);
             }
             self.seen_rules = found;
+            if !self.source.only_asks
+                && let Err(error) = self.parts.deployer.try_again().await
+            {
+                tracing::warn!(%error, "rules are not in force yet, it is tried again");
+            }
             if self.parts.activator.is_pending()
                 && !self.source.only_asks
                 && let Err(error) = self.parts.activator.settle().await
@@ -338,14 +350,17 @@ impl Reloader {
         }
     }
 
-    /// Rules that can't be read leave the old ones in force; single rules that are wrong are left out by name.
-    async fn reload_rules(&self) {
+    /// Rules that can't be read leave the old ones in force and are tried again at the next look; single rules that
+    /// are wrong are left out by name.
+    async fn reload_rules(&mut self) {
         if self.source.only_asks {
             return;
         }
-        let Parts { activator, books, catalog, .. } = &self.parts;
-        if let Err(error) = rules::intend(activator, books, catalog, &self.config).await {
-            tracing::error!(%error, "the rules in force stay");
+        match rules::intend(&self.parts.deployer, &self.config).await {
+            Ok(found) => self.rules = found,
+            Err(error) => {
+                tracing::error!(%error, "the rules in force stay, it is tried again");
+            }
         }
     }
 
@@ -447,7 +462,7 @@ impl Reloader {
             }
         }
         if new.detect.rules != self.config.detect.rules {
-            rules::intend(&parts.activator, &parts.books, &parts.catalog, &new).await?;
+            rules::intend(&parts.deployer, &new).await?;
         }
         if let Some(set) = &self.source.set_level
             && let Err(error) = set(&new.logging.level)

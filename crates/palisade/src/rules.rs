@@ -3,20 +3,15 @@
 use crate::config::Config;
 use crate::server::Failure;
 use palisade_catalog::Catalog;
-use palisade_pipeline::activate::Activator;
-use palisade_pipeline::control::RULES;
-use palisade_pipeline::rules::{Books, RuleFile, RuleTexts, Rules, TenantRules};
-use std::collections::BTreeMap;
+use palisade_pipeline::rules::deploy::Deployer;
+use palisade_pipeline::rules::{Books, RuleFile, RuleTexts, Rules};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Bytes of all rule files together: a set is kept in one piece by the catalog, which takes 64 MiB.
 const MAX_BYTES: u64 = 48 << 20;
 /// Directories below each other.
 const MAX_DEPTH: usize = 32;
-/// The kind under which the catalog keeps what tenants have changed.
-const TENANT_RULES: &str = "tenant_rules";
 
 /// A rule file, and how it was at a look.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +65,7 @@ fn walk(path: &Path, named: bool, depth: usize, found: &mut Vec<Found>) -> Resul
 }
 
 /// The texts of rule files. What is no UTF-8 becomes a text that is refused by name.
-pub(crate) fn read(found: &[Found]) -> Result<RuleTexts, Failure> {
+pub(crate) fn read_files(found: &[Found]) -> Result<Vec<RuleFile>, Failure> {
     let mut files = Vec::with_capacity(found.len());
     for file in found {
         let bytes = std::fs::read(&file.path)
@@ -78,7 +73,12 @@ pub(crate) fn read(found: &[Found]) -> Result<RuleTexts, Failure> {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         files.push(RuleFile { name: file.path.display().to_string(), text });
     }
-    Ok(RuleTexts { files, tenants: BTreeMap::new() })
+    Ok(files)
+}
+
+/// The set of these rule files.
+pub(crate) fn read(found: &[Found]) -> Result<RuleTexts, Failure> {
+    Ok(RuleTexts::of_files(read_files(found)?)?)
 }
 
 /// Reads and compiles the rules at these paths.
@@ -86,31 +86,22 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<Rules, Failure> {
     Ok(Rules::compile(read(&find(paths)?)?))
 }
 
-/// What tenants have changed.
-async fn of_tenants(catalog: &Catalog) -> Result<BTreeMap<String, TenantRules>, Failure> {
-    let mut tenants = BTreeMap::new();
-    for active in catalog.active(TENANT_RULES).await? {
-        let content = active.content.unwrap_or_default();
-        tenants.insert(active.name, serde_json::from_slice(&content)?);
-    }
-    Ok(tenants)
+/// The sets of rules that the catalog keeps.
+pub(crate) fn books(catalog: &Catalog, runtime: &tokio::runtime::Handle) -> Books {
+    let (catalog, runtime) = (catalog.clone(), runtime.clone());
+    Books::new(move |hash| {
+        runtime.block_on(catalog.content(hash)).map_err(|error| error.to_string())
+    })
 }
 
-/// Notes the intent that the rules at the configured paths are in force; the caller settles it. They are compiled
-/// before, so that nobody waits for that when they come into force. Answers how they were found.
-pub(crate) async fn intend(
-    activator: &Activator,
-    books: &Arc<Books>,
-    catalog: &Catalog,
-    config: &Config,
-) -> Result<Vec<Found>, Failure> {
+/// Notes the intent that the rules at the configured paths, with all that was deployed and changed, are in force; the
+/// caller settles it. They are compiled before, so that nobody waits for that when they come into force. Answers how they
+/// were found.
+pub(crate) async fn intend(deployer: &Deployer, config: &Config) -> Result<Vec<Found>, Failure> {
+    let begun = Instant::now();
     let found = find(&config.detect.rules)?;
-    let mut texts = read(&found)?;
-    texts.tenants = of_tenants(catalog).await?;
-    if !texts.is_empty() {
-        let (hash, _) = texts.content()?;
-        let compiled = texts.clone();
-        let rules = tokio::task::spawn_blocking(move || Rules::compile(compiled)).await?;
+    let current = deployer.set_files(read_files(&found)?).await?;
+    if let Some(rules) = &current.rules {
         let refused = rules.book.refused();
         for refusal in refused.iter().take(20) {
             tracing::warn!(%refusal, "a rule is not loaded");
@@ -119,13 +110,9 @@ pub(crate) async fn intend(
             rules = rules.book.rules().count(),
             correlations = rules.book.correlations().len(),
             refused = refused.len(),
+            milliseconds = begun.elapsed().as_millis() as u64,
             "rules read; `palisade rule lint` names all that are refused"
         );
-        books.keep(&hash, Arc::new(rules));
-    }
-    // Where there never were any, there is nothing to take out of force.
-    if !texts.is_empty() || !catalog.active(RULES).await?.is_empty() {
-        activator.rules(&texts, None).await?;
     }
     Ok(found)
 }

@@ -17,6 +17,7 @@ use palisade_api::{ApiState, KeyStore};
 use palisade_catalog::{Catalog, OpenOptions};
 use palisade_event::ErrorClass;
 use palisade_event::id::GatewayIdentity;
+use palisade_ingest::auth::Authenticate;
 use palisade_ingest::gateway::{Gateway, GatewayFoundations, GatewayOptions};
 use palisade_ingest::http::HttpDoors;
 use palisade_ingest::listen::Listener;
@@ -33,7 +34,7 @@ use palisade_pipeline::clock::{Clock, SystemClock};
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
-use palisade_pipeline::rules::Books;
+use palisade_pipeline::rules::deploy::Deployer;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
 use palisade_query::{QueryEngine, Snapshots};
 use palisade_table::{Snapshot, TableOptions, Tables};
@@ -149,14 +150,6 @@ fn engine_options(config: &Config) -> EngineOptions {
     }
 }
 
-/// The sets of rules that the catalog keeps.
-fn rule_books(catalog: &Catalog, runtime: &tokio::runtime::Handle) -> Books {
-    let (catalog, runtime) = (catalog.clone(), runtime.clone());
-    Books::new(move |hash| {
-        runtime.block_on(catalog.content(hash)).map_err(|error| error.to_string())
-    })
-}
-
 fn gateway_options(config: &Config) -> GatewayOptions {
     GatewayOptions {
         // One decoder keeps up with several workers, and frames are larger when fewer share the load.
@@ -218,7 +211,7 @@ impl Server {
         let delivery_metrics = DeliveryMetrics::register(&mut registry);
         let live = Arc::new(Live::default());
         let ledger = Arc::new(Ledger::new(LedgerLimits::default()));
-        let books = Arc::new(rule_books(&catalog, runtime.handle()));
+        let books = Arc::new(rules::books(&catalog, runtime.handle()));
         let engine = Arc::new(Engine::start(
             Foundations {
                 log: Arc::clone(&log),
@@ -244,8 +237,13 @@ impl Server {
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),
         };
-        if !source.only_asks {
-            runtime.block_on(put_in_force(&activator, &engine, &books, &catalog, config))?;
+        let writer = (!source.only_asks).then(|| Arc::clone(&activator));
+        let deployer = Arc::new(Deployer::new(catalog.clone(), books, writer));
+        if source.command.is_some() {
+            // The command may have been given no configuration: what is in force stays.
+            runtime.block_on(deployer.keep_files())?;
+        } else if !source.only_asks {
+            runtime.block_on(put_in_force(&activator, &engine, &deployer, config))?;
         }
         let gateway = Arc::new(Gateway::start(
             GatewayFoundations {
@@ -259,6 +257,8 @@ impl Server {
             },
             gateway_options(config),
         )?);
+        let protecting = Arc::clone(&gateway);
+        deployer.on_change(move |rules| protecting.protect(rules.book.paths()));
         let limits = Arc::new(ArcSwap::from_pointee(query_limits(config)));
         let hosts = Arc::new(ArcSwap::from_pointee(host_names(config)));
         let status = Arc::new(ArcSwap::default());
@@ -290,16 +290,23 @@ impl Server {
             Arc::clone(&clock),
             loopback,
         ))?);
+        let auth: Arc<dyn Authenticate> = match &source.command {
+            Some(key) => Arc::new(key.clone()),
+            None => keys.clone(),
+        };
         let stop = CancellationToken::new();
         let submit: Arc<dyn Submit> = Arc::new(Arc::clone(&gateway));
         let state = ApiState {
-            auth: keys.clone(),
+            auth: Arc::clone(&auth),
             catalog: catalog.clone(),
             query: Arc::clone(&query),
             limits: Arc::clone(&limits),
             hosts: Arc::clone(&hosts),
             config: Arc::clone(&status),
             engine: Arc::clone(&engine),
+            rules: Arc::clone(&deployer),
+            tables: Arc::clone(&tables),
+            reporting: Arc::default(),
             submit: Arc::clone(&submit),
             live,
             watch: Arc::new(Watch::new(stop.clone())),
@@ -307,8 +314,7 @@ impl Server {
             registry: Arc::new(registry),
             requests: Arc::new(AtomicU64::new(0)),
         };
-        let doors =
-            HttpDoors::new(Arc::clone(&submit), keys.clone(), body_limits(config), &door_metrics);
+        let doors = HttpDoors::new(Arc::clone(&submit), auth, body_limits(config), &door_metrics);
         let router = palisade_api::router(state, doors.clone());
         let server_limits =
             ServerLimits { connections: config.http.max_connections, ..ServerLimits::default() };
@@ -331,7 +337,7 @@ impl Server {
                 catalog: catalog.clone(),
                 clock: Arc::clone(&clock),
                 activator,
-                books,
+                deployer,
                 limits,
                 hosts,
                 status,
@@ -496,13 +502,12 @@ impl Server {
 async fn put_in_force(
     activator: &Activator,
     engine: &Engine,
-    books: &Arc<Books>,
-    catalog: &Catalog,
+    deployer: &Deployer,
     config: &Config,
 ) -> Result<(), Failure> {
     activator.operators(&engine.in_force()).await?;
     activator.detectors(&detector_settings(config)).await?;
-    rules::intend(activator, books, catalog, config).await?;
+    rules::intend(deployer, config).await?;
     match activator.settle().await {
         Ok(_) => Ok(()),
         // The intents are in the catalog; a nearly full disk refuses records as it refuses these.

@@ -10,15 +10,19 @@ use crate::control::{
     OperatorVersions, RELEASE, RULES, RulesInForce, activation, content_hash,
 };
 use crate::error::PipelineError;
-use crate::rules::{RULE_SET, RuleTexts};
+use crate::rules::{Part, RULE_SET, RuleTexts};
 use palisade_catalog::Catalog;
 use palisade_event::Offset;
 use palisade_log::Log;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The name within a subject: there is one set of settings for all tenants.
 const NAME: &str = "default";
+
+/// The kind under which the catalog keeps the files of sets of rules.
+const RULE_FILES: &str = "rule_files";
 
 /// Puts settings and operators' versions in force. One of it writes at a time.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct Activator {
     clock: Arc<dyn Clock>,
     one: tokio::sync::Mutex<()>,
     pending: AtomicBool,
+    /// The hash of the part of the files that the catalog was last given.
+    files: Mutex<String>,
 }
 
 impl Activator {
@@ -40,6 +46,7 @@ impl Activator {
             clock,
             one: tokio::sync::Mutex::new(()),
             pending: AtomicBool::new(true),
+            files: Mutex::default(),
         }
     }
 
@@ -53,7 +60,8 @@ impl Activator {
     }
 
     /// Keeps a set of rules in the catalog and notes the intent that it is in force; the generation as for the
-    /// others. With a backfill, history is read for some of its rules (B1), which must not have been in force before.
+    /// others. The parts that were deployed are in the catalog already, that is where they come from. With a backfill,
+    /// history is read for some of its rules (B1), which must not have been in force before.
     ///
     /// # Errors
     /// When the catalog fails, or the set is larger than it keeps; nothing is changed then.
@@ -65,6 +73,7 @@ impl Activator {
         let set = if texts.is_empty() {
             String::new()
         } else {
+            self.keep_files(&texts.files).await?;
             let (hash, bytes) = texts.content()?;
             let kept = self.catalog.activate(RULE_SET, NAME, &hash, &bytes).await?;
             // It is no record of its own: what is in force says the activation that names it.
@@ -72,6 +81,16 @@ impl Activator {
             hash
         };
         self.intend(RULES, serde_json::to_string(&RulesInForce { set, backfill })).await
+    }
+
+    async fn keep_files(&self, files: &Part) -> Result<(), PipelineError> {
+        if files.hash().is_empty() || *self.files.lock() == files.hash() {
+            return Ok(());
+        }
+        let kept = self.catalog.activate(RULE_FILES, NAME, files.hash(), &files.content()?).await?;
+        self.catalog.settle_activation(kept).await?;
+        files.hash().clone_into(&mut self.files.lock());
+        Ok(())
     }
 
     /// Notes the intent that this release's newest operators are in force (C3).

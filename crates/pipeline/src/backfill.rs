@@ -22,8 +22,8 @@ use palisade_event::column::Text;
 use palisade_event::schema::{Core, EVENTS};
 use palisade_event::{ErrorClass, Offset, TenantId};
 use palisade_log::Log;
-use palisade_sigma::Hits;
 use palisade_sigma::correlation::{Value, group_values};
+use palisade_sigma::{Hits, Rule};
 use palisade_table::provider::{ReadCache, ReadError, stored_memory, stored_segments};
 use palisade_table::{Snapshot, Tables};
 use std::collections::BTreeSet;
@@ -145,6 +145,7 @@ impl Backfiller {
         let set = &in_force.rules.content.set;
         let full = self.books.get(set).map_err(Stop::Failed)?;
         let is_wanted = |id: &str| backfill.wanted.rules.contains(id);
+        let makes = |rules: &Rules| alerting(rules, backfill);
         let mut job = Job {
             backfill,
             rules: Arc::new(if set.is_empty() {
@@ -152,7 +153,7 @@ impl Backfiller {
             } else {
                 Rules::compile_only(self.books.texts(set).map_err(Stop::Failed)?, is_wanted)
             }),
-            alerts: full.iter().flat_map(|rules| alerting(rules, &is_wanted)).collect(),
+            alerts: full.iter().flat_map(|rules| makes(rules)).collect(),
             hits: Hits::new(),
             cache: ReadCache::new(ReadCache::DEFAULT_BYTES / 4),
         };
@@ -256,7 +257,10 @@ impl Job<'_> {
         stop: &AtomicBool,
     ) -> Result<Found, Stop> {
         let mut found = Found::default();
-        for tenant in tenants(snapshot) {
+        let owner = &self.backfill.wanted.owner;
+        let concerned = tenants(snapshot).into_iter();
+        let concerned = concerned.filter(|tenant| owner.is_empty() || tenant.as_str() == owner);
+        for tenant in concerned.collect::<Vec<_>>() {
             let segments = stored_segments(snapshot, &tenant, &self.cache, window)?;
             for segment in segments {
                 if Offset(self.backfill.offset) <= segment.file().meta.from {
@@ -311,7 +315,10 @@ impl Job<'_> {
             }
         }
         let is_alert = |(_, ordinal, _): &(usize, u32, Vec<String>)| {
-            rules.book.rule(*ordinal).is_some_and(|rule| self.alerts.contains(&rule.id))
+            rules.book.rule(*ordinal).is_some_and(|rule| {
+                self.alerts.contains(&rule.id)
+                    && self.backfill.wanted.has(rule.owner.as_deref(), &rule.id)
+            })
         };
         let matched_rules = matched_rules.into_iter().filter(is_alert).collect();
         let rows = FrameRules { rules: Arc::clone(&rules), alerts: matched_rules, counted: vec![] };
@@ -322,10 +329,10 @@ impl Job<'_> {
 }
 
 /// The ids of those wanted rules whose matches are alerts.
-fn alerting(rules: &Rules, is_wanted: &dyn Fn(&str) -> bool) -> Vec<String> {
+fn alerting(rules: &Rules, backfill: &Backfill) -> Vec<String> {
+    let is_wanted = |rule: &Rule| backfill.wanted.has(rule.owner.as_deref(), &rule.id);
     let all = rules.book.rules().zip(0..);
-    let wanted =
-        all.filter(|(rule, ordinal)| is_wanted(&rule.id) && rules.book.makes_alerts(*ordinal));
+    let wanted = all.filter(|(rule, ordinal)| is_wanted(rule) && rules.book.makes_alerts(*ordinal));
     wanted.map(|(rule, _)| rule.id.clone()).collect()
 }
 

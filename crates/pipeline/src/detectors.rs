@@ -363,7 +363,7 @@ pub(crate) fn rule_alerts(batch: &RecordBatch, found: FrameRules) -> Vec<RowAler
     let alerts = alerts.into_iter().filter_map(|(row, ordinal, fields)| {
         let rule = rules.book.rule(ordinal)?;
         let tenant = tenants.and_then(|tenants| tenants.get(row)).unwrap_or_default();
-        let level = rules.severity(tenant, &rule.id, rule.level)?;
+        let level = rules.severity(tenant, &rule.id, rule.level);
         let reason = format!("matches the rule on {}", fields.join(", "));
         Some(RowAlert {
             row,

@@ -38,7 +38,7 @@ impl Found {
     /// Takes in a batch. `each` gets each match that is an alert: its row and the rule's ordinal.
     pub fn take(&mut self, rules: &Rules, batch: &RecordBatch, mut each: impl FnMut(usize, u32)) {
         let Self { hits, kept, matches, rows } = self;
-        rules.book.matcher().matches(batch, hits);
+        rules.matches(batch, hits);
         *rows += batch.num_rows() as u64;
         for (row, rule) in hits.iter().filter(|(_, rule)| rules.book.makes_alerts(*rule)) {
             *matches += 1;

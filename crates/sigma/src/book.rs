@@ -3,16 +3,20 @@
 
 use crate::batch::Columns;
 use crate::correlation::{
-    BaseRule, Correlations, Defaults, Measure, Value, Version, group_key, number, value_hash,
+    BaseRule, Correlation, Correlations, Defaults, Draft, Measure, Value, Version, group_key,
+    number, value_hash,
 };
 use crate::error::{Kind, Refusal};
 use crate::expr::Expr;
 use crate::field::Field;
-use crate::load::{Loader, RuleSet};
-use crate::matcher::{Hits, Matcher, Rows};
+use crate::load::{self, Loader, RuleSet};
+use crate::matcher::{Hits, Matcher, Rows, Workshop};
+use crate::pipeline::Pipelines;
 use crate::rule::Rule;
 use arrow::array::RecordBatch;
-use std::collections::BTreeMap;
+use palisade_event::column::Text;
+use palisade_event::schema::Core;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Fields that an alert names of what matched, at most.
@@ -46,6 +50,39 @@ struct Reader {
     value: Vec<Arc<Field>>,
     /// Whether distinct values are counted; else numbers are measured.
     counts_values: bool,
+    /// The tenant whose correlation it is, where it is one's own.
+    owner: Option<Arc<str>>,
+}
+
+/// A file of rules.
+#[derive(Debug, Clone)]
+pub struct Source<'t> {
+    /// The tenant whose rules they are, tried on its records alone; none for the installation's.
+    pub owner: Option<Arc<str>>,
+    /// Its name, for messages.
+    pub name: &'t str,
+    /// YAML: rules, filters, correlations.
+    pub text: &'t str,
+}
+
+/// Makes books one after the other, each from what is left of the one before: files that did not change are not read
+/// again, and rules of a log source are compiled again only where one of them changed.
+#[derive(Debug, Default)]
+pub struct Press {
+    loader: Loader,
+    workshop: Workshop,
+}
+
+impl Press {
+    /// The book of these files, in their order. What can't be taken is among [`Book::refused`].
+    #[must_use]
+    pub fn book<'t>(&mut self, files: impl IntoIterator<Item = Source<'t>>) -> Book {
+        for Source { owner, name, text } in files {
+            self.loader.add_of(owner.as_ref(), name, text);
+        }
+        let set = self.loader.take();
+        Book::made(set, &mut self.workshop)
+    }
 }
 
 /// Rules and correlations, compiled.
@@ -58,6 +95,7 @@ pub struct Book {
     readers: Vec<Vec<Reader>>,
     /// For each rule, whether its matches are alerts: not where they are only counted (`generate: false`).
     alerts: Vec<bool>,
+    pub(crate) pipelines: Arc<Pipelines>,
 }
 
 impl Book {
@@ -74,6 +112,10 @@ impl Book {
     /// The book of a loaded set.
     #[must_use]
     pub fn of(set: RuleSet) -> Self {
+        Self::made(set, &mut Workshop::default())
+    }
+
+    fn made(set: RuleSet, workshop: &mut Workshop) -> Self {
         let rules: Vec<Arc<Rule>> = set.rules().map(Arc::clone).collect();
         let base: Vec<BaseRule> = rules
             .iter()
@@ -83,16 +125,23 @@ impl Book {
                 version: version(&rule.version),
             })
             .collect();
-        let drafts: Vec<(&str, rsigma_parser::CorrelationRule)> =
-            set.correlations.iter().map(|draft| (&*draft.file, draft.rule.clone())).collect();
-        let resolved = Correlations::resolve(&drafts, &base, Defaults::default());
+        let drafts = set.correlations.iter().map(|draft| Draft {
+            file: &draft.file,
+            owner: draft.owner.as_deref(),
+            rule: draft.rule.clone(),
+        });
+        let drafts: Vec<Draft<'_>> = drafts.collect();
+        let owner_of = |rule: usize| rules.get(rule).and_then(|rule| rule.owner.as_deref());
+        let resolved = Correlations::resolve(&drafts, &base, &owner_of, Defaults::default());
         let mut refused = set.refused().to_vec();
         refused.extend(resolved.refused.into_iter().map(|refusal| {
             let draft = set.correlations.iter().find(|draft| {
                 *draft.file == *refusal.file && draft.rule.id.as_deref() == Some(&refusal.rule)
             });
+            let of_file = || set.correlations.iter().find(|draft| *draft.file == *refusal.file);
             Refusal {
                 kind: Kind::Refused,
+                owner: draft.or_else(of_file).and_then(|draft| draft.owner.clone()),
                 file: Arc::from(refusal.file),
                 line: draft.map(|draft| draft.line),
                 rule: Some(refusal.rule),
@@ -107,13 +156,29 @@ impl Book {
                 .readers_of_rule(ordinal)
                 .filter_map(|place| reader(&set, rule, &correlations, place))
                 .collect();
+            // A tenant's correlation over a rule of the installation silences it for nobody.
+            let mut silencing =
+                of_rule.iter().filter(|reader| reader.owner == rule.owner).peekable();
             let generates = |reader: &Reader| {
                 correlations.get(reader.correlation).is_some_and(|reader| reader.generate)
             };
-            alerts.push(of_rule.is_empty() || of_rule.iter().any(generates));
+            alerts.push(silencing.peek().is_none() || silencing.any(generates));
             readers.push(of_rule);
         }
-        Self { matcher: set.matcher(), correlations, refused, readers, alerts }
+        let matcher = set.matcher_of(workshop);
+        Self { matcher, correlations, refused, readers, alerts, pipelines: set.pipelines }
+    }
+
+    /// The paths under which the installation's rules and correlations may find their fields; see [`RuleSet::paths`].
+    /// Tenants' own are not among them: they would lift the bounds of columns for everybody.
+    #[must_use]
+    pub fn paths(&self) -> BTreeSet<String> {
+        let mut paths = load::paths(self.matcher.rules());
+        for reader in self.readers.iter().flatten().filter(|reader| reader.owner.is_none()) {
+            let fields = reader.group.iter().chain(&reader.value);
+            paths.extend(fields.flat_map(|field| field.plain_paths()).cloned());
+        }
+        paths
     }
 
     /// The rules by their ordinals.
@@ -170,12 +235,17 @@ impl Book {
             return counted;
         }
         let mut rows = Rows::new(Columns::new(batch));
+        let tenants = Text::in_batch(batch, Core::Tenant.name());
         let mut last = (usize::MAX, 0u32);
         for (row, rule) in hits {
             if last.0 != row {
                 last = (row, 0);
             }
+            let tenant = tenants.and_then(|tenants| tenants.get(row));
             for reader in self.readers.get(rule as usize).into_iter().flatten() {
+                if reader.owner.as_deref().is_some_and(|owner| tenant != Some(owner)) {
+                    continue;
+                }
                 let ordinal = last.1;
                 last.1 += 1;
                 let group: Vec<Option<String>> =
@@ -234,7 +304,7 @@ fn reader(
     correlations: &Correlations,
     (place, input): (usize, u16),
 ) -> Option<Reader> {
-    let correlation = correlations.get(place)?;
+    let correlation: &Correlation = correlations.get(place)?;
     let of = correlation.inputs.get(usize::from(input))?;
     let context = set.pipelines.context(&rule.source).ok()?;
     let fields =
@@ -245,6 +315,7 @@ fn reader(
         group: fields(&of.group_fields),
         value: fields(&of.value_fields),
         counts_values: matches!(correlation.measure, Measure::Values { .. }),
+        owner: correlation.owner.as_deref().map(Arc::from),
     })
 }
 

@@ -28,6 +28,8 @@ impl Kind {
 pub struct Refusal {
     /// Refused or unsupported.
     pub kind: Kind,
+    /// The tenant whose file it is; none for the installation's.
+    pub owner: Option<Arc<str>>,
     /// The file as it was named to the loader.
     pub file: Arc<str>,
     /// The line, from 1, where it is known.

@@ -1,9 +1,8 @@
 //! The condition of a rule as a tree: what is evaluated.
 
-use crate::field::{ANY_NAME, Field};
+use crate::field::Field;
 use crate::pattern::Pattern;
 use crate::regexes::Expression;
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -195,38 +194,17 @@ fn days_before(year: i64) -> i64 {
 }
 
 impl Expr {
-    /// The names of the fields that are read.
-    pub(crate) fn fields<'a>(&'a self, out: &mut Vec<&'a str>) {
+    /// The fields that are read, each as often as it stands there.
+    pub(crate) fn each_field<'a>(&'a self, each: &mut dyn FnMut(&'a Arc<Field>)) {
         match self {
             Self::And(parts) | Self::Or(parts) | Self::AtLeast(_, parts) => {
-                parts.iter().for_each(|part| part.fields(out));
+                parts.iter().for_each(|part| part.each_field(each));
             }
-            Self::Not(part) | Self::Selection(_, part) => part.fields(out),
+            Self::Not(part) | Self::Selection(_, part) => part.each_field(each),
             Self::Item(item) => {
-                out.extend(item.field.iter().map(|field| &*field.name));
+                item.field.iter().for_each(&mut *each);
                 if let Test::Field { other, .. } = &item.test {
-                    out.push(&other.name);
-                }
-            }
-        }
-    }
-
-    /// The paths at which the fields may stand.
-    pub(crate) fn paths(&self, out: &mut BTreeSet<String>) {
-        match self {
-            Self::And(parts) | Self::Or(parts) | Self::AtLeast(_, parts) => {
-                parts.iter().for_each(|part| part.paths(out));
-            }
-            Self::Not(part) | Self::Selection(_, part) => part.paths(out),
-            Self::Item(item) => {
-                let other = match &item.test {
-                    Test::Field { other, .. } => Some(other),
-                    _ => None,
-                };
-                for path in item.field.iter().chain(other).flat_map(|field| field.paths.iter()) {
-                    if !path.contains(ANY_NAME) && !out.contains(path) {
-                        out.insert(path.clone());
-                    }
+                    each(other);
                 }
             }
         }

@@ -61,4 +61,9 @@ impl Field {
         mapped.iter().cloned().for_each(add);
         Self { name: Arc::from(name), paths: paths.into() }
     }
+
+    /// Its paths but those that stand for several names.
+    pub(crate) fn plain_paths(&self) -> impl Iterator<Item = &String> {
+        self.paths.iter().filter(|path| !path.contains(ANY_NAME))
+    }
 }

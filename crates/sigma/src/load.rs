@@ -1,64 +1,55 @@
 //! From the texts of files to a set of rules. A document that can't be taken is named with the
 //! reason; all others stay.
 
+mod read;
+
+pub use read::{Part, parts};
+
 use crate::correlation::called;
 use crate::error::{Checked, Fault, Kind, Refusal};
 use crate::expr::Expr;
-use crate::lower;
-use crate::matcher::Matcher;
-use crate::pipeline::{self, Pipelines};
-use crate::rule::{Level, LogSource, Rule, Status};
+use crate::field::Field;
+use crate::filter::Filter;
+use crate::matcher::{Matcher, Workshop};
+use crate::pipeline::Pipelines;
+use crate::rule::{LogSource, Rule};
 use crate::source::Sources;
-use crate::yaml::{self, Document, Node, Value};
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
+pub(crate) use read::Correlation;
+use read::{How, Said};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// Rules of one set.
 pub const MAX_RULES: usize = 100_000;
+/// Log sources whose conditions are kept for the next set.
+const MAX_SOURCES: usize = 4_096;
 /// Files of one set.
 const MAX_FILES: usize = 200_000;
-/// Bytes of a title or an id.
-const MAX_NAME: usize = 1_024;
-
-/// A correlation, still as its parser gives it.
-#[derive(Debug, Clone)]
-pub(crate) struct Correlation {
-    pub(crate) file: Arc<str>,
-    pub(crate) line: u64,
-    pub(crate) rule: rsigma_parser::CorrelationRule,
-}
-
-/// A filter: a condition to be added to rules.
-#[derive(Debug)]
-struct Filter {
-    file: Arc<str>,
-    line: u64,
-    title: String,
-    version: String,
-    source: LogSource,
-    /// Ids, names or titles of rules; none means every rule.
-    rules: Option<Vec<String>>,
-    document: Node,
-}
 
 /// Reads files of rules, filters and correlations, one by one, into a [`RuleSet`].
+///
+/// It may be used for several sets, one after the other ([`Loader::take`]): a file that was in the set before, with the
+/// same name and text, is not read again.
 #[derive(Debug)]
 pub struct Loader {
-    pipelines: Pipelines,
+    pipelines: Arc<Pipelines>,
     license: Option<String>,
     sources: Option<Sources>,
     files: usize,
-    rules: Vec<Rule>,
-    filters: Vec<Filter>,
-    correlations: Vec<Correlation>,
+    rules: Vec<Arc<Rule>>,
+    filters: Vec<Arc<Filter>>,
+    correlations: Vec<Arc<Correlation>>,
     refused: Vec<Refusal>,
-    /// The files in which ids and names stand.
-    known: HashMap<String, Arc<str>, FixedState>,
+    /// The files in which ids and names stand, by their owner: those of two tenants have nothing to do with each other.
+    known: HashMap<(Option<Arc<str>>, String), Arc<str>, FixedState>,
     /// The condition on records of each log source that was met.
-    conditions: HashMap<LogSource, Option<Expr>, FixedState>,
+    conditions: HashMap<LogSource, Option<Arc<Expr>>, FixedState>,
+    /// What the files of this set said, and those of the one before, by the hash of owner, name, licence and text.
+    read: HashMap<u128, Arc<Vec<Said>>, FixedState>,
+    before: HashMap<u128, Arc<Vec<Said>>, FixedState>,
 }
 
 impl Default for Loader {
@@ -67,12 +58,22 @@ impl Default for Loader {
     }
 }
 
+/// The hash of texts, each preceded by its length.
+fn hash_of(texts: [&str; 4]) -> u128 {
+    let mut hash = Xxh3::new();
+    for text in texts {
+        hash.update(&(text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    }
+    hash.digest128()
+}
+
 impl Loader {
     /// A loader that applies these pipelines to every rule.
     #[must_use]
     pub fn new(pipelines: Pipelines) -> Self {
         Self {
-            pipelines,
+            pipelines: Arc::new(pipelines),
             license: None,
             sources: Sources::shipped().ok(),
             files: 0,
@@ -82,6 +83,8 @@ impl Loader {
             refused: Vec::new(),
             known: HashMap::default(),
             conditions: HashMap::default(),
+            read: HashMap::default(),
+            before: HashMap::default(),
         }
     }
 
@@ -90,57 +93,54 @@ impl Loader {
         self.license = license.map(str::to_owned);
     }
 
-    /// Reads a file. Files are to be added in a fixed order, for example sorted by their paths: of two
-    /// rules with the same id the first stays.
+    /// Reads a file of the installation. Files are to be added in a fixed order, for example sorted by their paths: of
+    /// two rules with the same id the first stays.
     pub fn add(&mut self, file: &str, text: &str) {
+        self.add_of(None, file, text);
+    }
+
+    /// Reads a file of a tenant, whose rules are tried on its records alone; of the installation where there is none.
+    pub fn add_of(&mut self, owner: Option<&Arc<str>>, file: &str, text: &str) {
         let file: Arc<str> = Arc::from(file);
-        self.files += 1;
-        let bound = |reason: String, hint: &str| Refusal {
-            kind: Kind::Refused,
-            file: Arc::clone(&file),
-            line: None,
-            rule: None,
-            reason,
-            hint: hint.to_owned(),
+        let how = How {
+            file: &file,
+            owner,
+            license: self.license.as_deref(),
+            pipelines: &self.pipelines,
         };
+        self.files += 1;
         if self.files > MAX_FILES {
             if self.files == MAX_FILES + 1 {
-                self.refused.push(bound(format!("over {MAX_FILES} files"), "join files"));
+                let fault = Fault::new(0, format!("over {MAX_FILES} files"), "join files");
+                self.refused.push(how.refusal(None, 0, fault));
             }
             return;
         }
-        if text.len() > yaml::MAX_FILE {
-            let reason = format!("a file of {} bytes, at most {}", text.len(), yaml::MAX_FILE);
-            self.refused.push(bound(reason, "split it into several files"));
-            return;
+        let license = self.license.as_deref().unwrap_or_default();
+        let key = hash_of([owner.map_or("", |owner| owner), &file, license, text]);
+        let said = self.before.remove(&key).unwrap_or_else(|| Arc::new(how.read(text)));
+        for said in said.iter() {
+            self.admit(said);
         }
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let documents = yaml::documents(text);
-        if documents.is_empty() {
-            self.refused.push(bound("the file has no document".to_owned(), "remove it"));
-        }
-        for (index, document) in documents.into_iter().enumerate() {
-            if index >= yaml::MAX_DOCUMENTS {
-                let reason = format!("over {} documents in the file", yaml::MAX_DOCUMENTS);
-                self.refused.push(bound(reason, "split it into several files"));
-                return;
-            }
-            let mut name = None;
-            if let Err(fault) = self.document(&file, document, &mut name) {
-                self.refuse(&file, name, document.before + 1, fault);
-            }
-        }
+        self.read.insert(key, said);
     }
 
     /// Notes a document that could not be read at all, for example because the file is no UTF-8.
     pub fn unreadable(&mut self, file: &str, reason: &str) {
         let fault = Fault::new(0, reason, "rules are UTF-8 texts");
-        self.refuse(&Arc::from(file), None, 0, fault);
+        self.refuse((None, &Arc::from(file)), None, 0, fault);
     }
 
-    fn refuse(&mut self, file: &Arc<str>, rule: Option<String>, line: u64, fault: Fault) {
+    fn refuse(
+        &mut self,
+        (owner, file): (Option<&Arc<str>>, &Arc<str>),
+        rule: Option<String>,
+        line: u64,
+        fault: Fault,
+    ) {
         self.refused.push(Refusal {
             kind: fault.kind,
+            owner: owner.cloned(),
             file: Arc::clone(file),
             line: fault.line.or((line > 0).then_some(line)),
             rule,
@@ -149,77 +149,48 @@ impl Loader {
         });
     }
 
-    fn document(
-        &mut self,
-        file: &Arc<str>,
-        document: Document<'_>,
-        name: &mut Option<String>,
-    ) -> Checked<()> {
-        let node = yaml::read(document)?;
-        node.as_map("a document")?;
-        *name = node.text("id").ok().flatten().or_else(|| node.text("title").ok().flatten());
-        if let Some(action) = node.get("action") {
-            return Err(Fault::unsupported(
-                action.line,
-                "`action`: collections of Sigma 1",
-                "write each rule out",
-            ));
-        }
-        let version = format!("{:032x}", xxh3_128(document.text.trim().as_bytes()));
-        let line = node.line;
-        if node.get("correlation").is_some() {
-            let rule = correlation(document.text, line)?;
-            self.claim(file, line, rule.id.as_deref(), rule.name.as_deref())?;
-            self.correlations.push(Correlation { file: Arc::clone(file), line, rule });
-            return Ok(());
-        }
-        if let Some(filter) = node.get("filter") {
-            let rules = match filter.get("rules") {
-                None => {
-                    return Err(Fault::new(
-                        filter.line,
-                        "a filter without `rules`",
-                        "list the ids of the rules that it is for, or write `rules: any`",
-                    ));
+    /// Takes a document into the set.
+    fn admit(&mut self, said: &Said) {
+        match said {
+            Said::Nothing(refusal) => self.refused.push(refusal.clone()),
+            Said::Filter(filter) => self.filters.push(Arc::clone(filter)),
+            Said::Correlation(correlation) => {
+                let Correlation { file, owner, line, rule } = correlation.as_ref();
+                let names = (rule.id.as_deref(), rule.name.as_deref());
+                match self.claim((owner.as_ref(), file), *line, names) {
+                    Ok(()) => self.correlations.push(Arc::clone(correlation)),
+                    Err(fault) => {
+                        let called = rule.id.clone().unwrap_or_else(|| rule.title.clone());
+                        self.refuse((owner.as_ref(), file), Some(called), *line, fault);
+                    }
                 }
-                Some(Node { value: Value::Text(text), .. }) if text == "any" => None,
-                Some(_) => Some(filter.texts("rules")?),
-            };
-            let title = title(&node)?;
-            let source = node.get("logsource").map(pipeline::log_source).transpose()?;
-            let source = source.unwrap_or_default();
-            // So that it is refused here should it be wrong.
-            lower::detection(filter, &self.pipelines.context(&source)?, "filter")?;
-            self.filters.push(Filter {
-                file: Arc::clone(file),
-                line,
-                title,
-                version,
-                source,
-                rules,
-                document: filter.clone(),
-            });
-            return Ok(());
+            }
+            Said::Rule(rule) => {
+                let at = (rule.owner.as_ref(), &rule.file);
+                let claimed = if self.rules.len() >= MAX_RULES {
+                    let reason = format!("over {MAX_RULES} rules");
+                    Err(Fault::new(rule.line, reason, "remove some"))
+                } else {
+                    self.claim(at, rule.line, (Some(&rule.id), rule.name.as_deref()))
+                };
+                match claimed {
+                    Ok(()) => self.rules.push(Arc::clone(rule)),
+                    Err(fault) => self.refuse(at, Some(rule.id.clone()), rule.line, fault),
+                }
+            }
         }
-        if self.rules.len() >= MAX_RULES {
-            return Err(Fault::new(line, format!("over {MAX_RULES} rules"), "remove some"));
-        }
-        let rule = self.rule(file, &node, version)?;
-        self.claim(file, line, Some(&rule.id), rule.name.as_deref())?;
-        self.rules.push(rule);
-        Ok(())
     }
 
-    /// Takes an id and a name that no other document may have.
+    /// Takes an id and a name that no other document of the owner may have.
     fn claim(
         &mut self,
-        file: &Arc<str>,
+        (owner, file): (Option<&Arc<str>>, &Arc<str>),
         line: u64,
-        id: Option<&str>,
-        name: Option<&str>,
+        (id, name): (Option<&str>, Option<&str>),
     ) -> Checked<()> {
-        for (what, key) in [("id", id), ("name", name)] {
-            if let Some(other) = key.and_then(|key| self.known.get(key)) {
+        let key = |key: &str| (owner.cloned(), key.to_owned());
+        for (what, text) in [("id", id), ("name", name)] {
+            if let Some(other) = text.and_then(|text| self.known.get(&key(text))) {
                 return Err(Fault::new(
                     line,
                     format!("its {what} stands already in {other}"),
@@ -227,101 +198,57 @@ impl Loader {
                 ));
             }
         }
-        for key in [id, name].into_iter().flatten() {
-            self.known.insert(key.to_owned(), Arc::clone(file));
+        for text in [id, name].into_iter().flatten() {
+            self.known.insert(key(text), Arc::clone(file));
         }
         Ok(())
-    }
-
-    fn rule(&mut self, file: &Arc<str>, node: &Node, version: String) -> Checked<Rule> {
-        let title = title(node)?;
-        let Some(logsource) = node.get("logsource") else {
-            return Err(Fault::new(
-                node.line,
-                "a rule without `logsource`",
-                "add `logsource:` with product, category or service",
-            ));
-        };
-        logsource.as_map("`logsource`")?;
-        let source = pipeline::log_source(logsource)?;
-        let Some(detection) = node.get("detection") else {
-            return Err(Fault::new(
-                node.line,
-                "a rule without `detection`",
-                "add `detection:` with a selection and a condition",
-            ));
-        };
-        let level = match node.get("level") {
-            None => Level::Medium,
-            Some(level) => level.as_text().and_then(Level::parse).ok_or_else(|| {
-                Fault::new(level.line, "unknown `level`", format!("use {}", Level::NAMES))
-            })?,
-        };
-        let status = match node.get("status") {
-            None => None,
-            Some(status) => Some(status.as_text().and_then(Status::parse).ok_or_else(|| {
-                Fault::new(status.line, "unknown `status`", format!("use {}", Status::NAMES))
-            })?),
-        };
-        let context = self.pipelines.context(&source)?;
-        let mut parts = vec![lower::detection(detection, &context, "detection")?];
-        for condition in context.conditions() {
-            parts.push(lower::selection(condition, &context, "add_condition")?);
-        }
-        let id = node.text("id")?.filter(|id| !id.is_empty());
-        if id.as_ref().is_some_and(|id| id.len() > MAX_NAME) {
-            return Err(Fault::new(node.line, "an id that is too long", "use a UUID"));
-        }
-        Ok(Rule {
-            id: id.unwrap_or_else(|| version.clone()),
-            name: node.text("name")?,
-            title,
-            version,
-            level,
-            status,
-            tags: node.texts("tags")?,
-            author: author(node)?,
-            license: node.text("license")?.or_else(|| self.license.clone()),
-            description: node.text("description")?,
-            references: node.texts("references")?,
-            source: context.source.clone(),
-            fields: node.texts("fields")?,
-            falsepositives: node.texts("falsepositives")?,
-            filters: Vec::new(),
-            file: Arc::clone(file),
-            line: node.line,
-            condition: Expr::all(parts),
-        })
     }
 
     /// Applies the filters and gives the rules.
     #[must_use]
     pub fn finish(mut self) -> RuleSet {
+        self.take()
+    }
+
+    /// As [`Loader::finish`]; the loader begins the next set, and keeps what the files of this one said.
+    #[must_use]
+    pub fn take(&mut self) -> RuleSet {
         for filter in std::mem::take(&mut self.filters) {
             if let Err(fault) = self.apply(&filter) {
-                self.refuse(&filter.file, Some(filter.title.clone()), filter.line, fault);
+                let title = Some(filter.title.clone());
+                self.refuse((filter.owner.as_ref(), &filter.file), title, filter.line, fault);
             }
         }
         let mut rules = Vec::new();
         for rule in std::mem::take(&mut self.rules) {
             match self.source_condition(&rule.source) {
-                Ok(source) => rules.push((Arc::new(rule), source)),
+                Ok(source) => rules.push((rule, source)),
                 Err(fault) => {
-                    let line = rule.line;
-                    self.refuse(&Arc::clone(&rule.file), Some(rule.id), line, fault);
+                    let at = (rule.owner.as_ref(), &rule.file);
+                    self.refuse(at, Some(rule.id.clone()), rule.line, fault);
                 }
             }
         }
-        let Self { refused, correlations, pipelines, .. } = self;
-        RuleSet { rules, refused, correlations, pipelines }
+        self.before = std::mem::take(&mut self.read);
+        self.known.clear();
+        if self.conditions.len() > MAX_SOURCES {
+            self.conditions.clear();
+        }
+        self.files = 0;
+        RuleSet {
+            rules,
+            refused: std::mem::take(&mut self.refused),
+            correlations: std::mem::take(&mut self.correlations),
+            pipelines: Arc::clone(&self.pipelines),
+        }
     }
 
-    fn source_condition(&mut self, source: &LogSource) -> Checked<Option<Expr>> {
+    fn source_condition(&mut self, source: &LogSource) -> Checked<Option<Arc<Expr>>> {
         if let Some(condition) = self.conditions.get(source) {
             return Ok(condition.clone());
         }
         let condition = match &self.sources {
-            Some(sources) => sources.condition(source, &self.pipelines)?,
+            Some(sources) => sources.condition(source, &self.pipelines)?.map(Arc::new),
             None => None,
         };
         self.conditions.insert(source.clone(), condition.clone());
@@ -331,18 +258,11 @@ impl Loader {
     fn apply(&mut self, filter: &Filter) -> Checked<()> {
         let mut applied = false;
         for rule in &mut self.rules {
-            let meant = filter.rules.as_ref().is_none_or(|rules| {
-                rules.iter().any(|wanted| {
-                    *wanted == rule.id
-                        || *wanted == rule.title
-                        || Some(wanted) == rule.name.as_ref()
-                })
-            });
-            if !meant || !filter.source.covers(&rule.source) {
+            if rule.owner != filter.owner || !filter.is_for(rule) {
                 continue;
             }
-            let context = self.pipelines.context(&rule.source)?;
-            let condition = lower::detection(&filter.document, &context, "filter")?;
+            let condition = filter.condition(&self.pipelines, &rule.source)?;
+            let rule = Arc::make_mut(rule);
             let before = std::mem::replace(&mut rule.condition, Expr::And(Vec::new()));
             rule.condition = Expr::And(vec![before, condition]);
             let both = format!("{} {}", rule.version, filter.version);
@@ -353,51 +273,24 @@ impl Loader {
         if applied {
             Ok(())
         } else {
-            Err(Fault::new(
-                0,
-                "the filter is for no loaded rule",
-                "check the ids under `rules`, and that its `logsource` is theirs",
-            ))
+            Err(Fault {
+                kind: Kind::Refused,
+                line: None,
+                reason: "the filter is for no loaded rule".to_owned(),
+                hint: "check the ids under `rules`, and that its `logsource` is theirs".to_owned(),
+            })
         }
     }
-}
-
-fn title(node: &Node) -> Checked<String> {
-    match node.text("title")?.filter(|title| !title.is_empty()) {
-        Some(title) if title.len() <= MAX_NAME => Ok(title),
-        Some(_) => Err(Fault::new(node.line, "a title that is too long", "shorten it")),
-        None => Err(Fault::new(node.line, "a document without `title`", "add a title")),
-    }
-}
-
-/// Some write a list of authors.
-fn author(node: &Node) -> Checked<Option<String>> {
-    let authors = node.texts("author")?;
-    Ok((!authors.is_empty()).then(|| authors.join(", ")))
-}
-
-fn correlation(text: &str, line: u64) -> Checked<rsigma_parser::CorrelationRule> {
-    let hint = "see the specification of correlations";
-    let parsed = rsigma_parser::parse_sigma_yaml(text)
-        .map_err(|error| Fault::new(line, error.to_string(), hint))?;
-    if let Some(error) = parsed.errors.first() {
-        return Err(Fault::new(line, error.clone(), hint));
-    }
-    parsed
-        .correlations
-        .into_iter()
-        .next()
-        .ok_or_else(|| Fault::new(line, "not readable as a correlation", hint))
 }
 
 /// Rules that are ready to be matched, and what was not taken.
 #[derive(Debug)]
 pub struct RuleSet {
     /// Each with the condition on records of its log source.
-    pub(crate) rules: Vec<(Arc<Rule>, Option<Expr>)>,
+    pub(crate) rules: Vec<(Arc<Rule>, Option<Arc<Expr>>)>,
     refused: Vec<Refusal>,
-    pub(crate) correlations: Vec<Correlation>,
-    pub(crate) pipelines: Pipelines,
+    pub(crate) correlations: Vec<Arc<Correlation>>,
+    pub(crate) pipelines: Arc<Pipelines>,
 }
 
 impl RuleSet {
@@ -431,19 +324,37 @@ impl RuleSet {
     /// sent.
     #[must_use]
     pub fn paths(&self) -> BTreeSet<String> {
-        let mut paths = BTreeSet::new();
-        for (rule, source) in &self.rules {
-            rule.condition.paths(&mut paths);
-            if let Some(source) = source {
-                source.paths(&mut paths);
-            }
-        }
-        paths
+        paths(&self.rules)
     }
 
     /// Compiles the rules.
     #[must_use]
     pub fn matcher(&self) -> Matcher {
-        Matcher::new(&self.rules)
+        self.matcher_of(&mut Workshop::default())
     }
+
+    pub(crate) fn matcher_of(&self, workshop: &mut Workshop) -> Matcher {
+        Matcher::new(&self.rules, workshop)
+    }
+}
+
+/// The paths under which rules of the installation and the conditions of their log sources may find their fields.
+pub(crate) fn paths(rules: &[(Arc<Rule>, Option<Arc<Expr>>)]) -> BTreeSet<String> {
+    let mut fields: HashSet<&Field, FixedState> = HashSet::default();
+    let mut last: Option<&Arc<Expr>> = None;
+    for (rule, source) in rules.iter().filter(|(rule, _)| rule.owner.is_none()) {
+        rule.condition.each_field(&mut |field| {
+            fields.insert(field);
+        });
+        // Rules of one log source mostly stand beside each other.
+        if let Some(source) = source
+            && !last.is_some_and(|last| Arc::ptr_eq(last, source))
+        {
+            source.each_field(&mut |field| {
+                fields.insert(field);
+            });
+            last = Some(source);
+        }
+    }
+    fields.into_iter().flat_map(Field::plain_paths).cloned().collect()
 }

@@ -70,14 +70,17 @@ impl Pipelines {
     ///
     /// # Errors
     /// It is not readable, or has a transformation that is not supported.
-    pub fn push(&mut self, file: &str, text: &str) -> Result<(), Refusal> {
-        self.read(text).map_err(|fault| Refusal {
-            kind: fault.kind,
-            file: Arc::from(file),
-            line: fault.line,
-            rule: None,
-            reason: fault.reason,
-            hint: fault.hint,
+    pub fn push(&mut self, file: &str, text: &str) -> Result<(), Box<Refusal>> {
+        self.read(text).map_err(|fault| {
+            Box::new(Refusal {
+                kind: fault.kind,
+                owner: None,
+                file: Arc::from(file),
+                line: fault.line,
+                rule: None,
+                reason: fault.reason,
+                hint: fault.hint,
+            })
         })
     }
 

@@ -152,6 +152,9 @@ pub struct Rule {
     pub falsepositives: Vec<String>,
     /// The titles of the filters that were applied to it.
     pub filters: Vec<String>,
+    /// The tenant whose rule it is, on whose records alone it is tried; none for the installation's.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_text")]
+    pub owner: Option<Arc<str>>,
     /// The file that it stands in.
     #[serde(serialize_with = "as_text")]
     pub file: Arc<str>,
@@ -165,12 +168,22 @@ fn as_text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok
     serializer.serialize_str(text)
 }
 
+fn as_optional_text<S: serde::Serializer>(
+    text: &Option<Arc<str>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match text {
+        Some(text) => serializer.serialize_some(&**text),
+        None => serializer.serialize_none(),
+    }
+}
+
 impl Rule {
     /// The names of all fields that the rule's condition reads, sorted.
     #[must_use]
     pub fn reads(&self) -> Vec<&str> {
         let mut names = Vec::new();
-        self.condition.fields(&mut names);
+        self.condition.each_field(&mut |field| names.push(&*field.name));
         names.sort_unstable();
         names.dedup();
         names

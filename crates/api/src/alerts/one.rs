@@ -268,7 +268,7 @@ async fn write(
 }
 
 /// Who asks, as the catalog keeps it.
-pub(super) fn actor(caller: &Caller) -> &str {
+pub(crate) fn actor(caller: &Caller) -> &str {
     caller.principal.key_id.as_deref().unwrap_or("local")
 }
 

@@ -28,6 +28,7 @@ use palisade_pipeline::ledger::{Ledger, Verdict};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::{Metrics, StageLabel};
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -199,11 +200,25 @@ impl Gateway {
         &self.shared.on.lists
     }
 
-    /// Sets other bounds of records and of the bytes that may wait, from the next frame on.
+    /// Sets other bounds of records and of the bytes that may wait, from the next frame on. Which fields are protected
+    /// stays ([`Gateway::protect`]).
     pub fn set_limits(&self, limits: DecodeLimits, queue_bytes: usize) {
-        *self.shared.limits.lock() = limits;
+        {
+            let mut held = self.shared.limits.lock();
+            *held = DecodeLimits { protected: Arc::clone(&held.protected), ..limits };
+        }
         self.shared.queue_bytes.store(queue_bytes, Ordering::Release);
         self.shared.limits_set.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Fields of these paths get columns from now on whatever else is sent, beyond the bounds of columns: those that
+    /// rules need.
+    pub fn protect(&self, paths: BTreeSet<String>) {
+        let mut held = self.shared.limits.lock();
+        if *held.protected != paths {
+            held.protected = Arc::new(paths);
+            self.shared.limits_set.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Appends a control record and waits until it is durable. What was acknowledged before stands before

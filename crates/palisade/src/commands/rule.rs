@@ -1,4 +1,4 @@
-//! `palisade rule`: Sigma rules on files, without a server.
+//! `palisade rule`: Sigma rules on files, without a server, and those of a server ([`manage`]).
 
 use crate::config::Config;
 use crate::event_files::{self, Events};
@@ -12,9 +12,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+mod manage;
 mod test;
 
-/// Look at Sigma rules: check, list, match, explain, test.
+/// Sigma rules: check, match, test, deploy, enable and disable, report on.
 #[derive(Debug, Args)]
 pub(crate) struct Rule {
     #[command(subcommand)]
@@ -45,6 +46,20 @@ enum What {
     Explain(Explain),
     /// Run the tests of rules (`*.test.yml` beside them).
     Test(test::Test),
+    /// Put rules in force: those of a tenant, or of the installation without one.
+    Deploy(manage::Deploy),
+    /// Take a deployed rule out of force.
+    Remove(manage::OfRule),
+    /// Enable a rule for a tenant.
+    Enable(manage::OfRule),
+    /// Disable a rule for a tenant.
+    Disable(manage::OfRule),
+    /// Set the severity of a rule for a tenant.
+    Severity(manage::Severity),
+    /// Leave out some matches of rules for a tenant.
+    Exception(manage::Exception),
+    /// Say what rules would cost, how often they would alert, and what they can't see.
+    Report(manage::Report),
 }
 
 /// Match rules on files of events.
@@ -102,6 +117,13 @@ impl Rule {
                 explain.run(&loaded, &mut out)?
             }
             What::Test(test) => test.run(config, &mut out)?,
+            What::Deploy(deploy) => deploy.run(config, &mut out)?,
+            What::Remove(rule) => rule.remove(config)?,
+            What::Enable(rule) => rule.enable(config, true)?,
+            What::Disable(rule) => rule.enable(config, false)?,
+            What::Severity(severity) => severity.run(config)?,
+            What::Exception(exception) => exception.run(config, &mut out)?,
+            What::Report(report) => report.run(config, &mut out)?,
         };
         out.flush()?;
         Ok(code)

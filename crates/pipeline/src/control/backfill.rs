@@ -26,11 +26,22 @@ const MOST_RECENT: usize = 10_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackfillWanted {
+    /// Whose rules they are: a tenant's, or the installation's where it is empty.
+    #[serde(default)]
+    pub owner: String,
     /// The ids of the rules and correlations that history is read for.
     pub rules: BTreeSet<String>,
     /// Records with an event time from here on, microseconds since the epoch; without it, all.
     #[serde(default)]
     pub from: Option<i64>,
+}
+
+impl BackfillWanted {
+    /// Whether history is read for a rule or correlation.
+    #[must_use]
+    pub fn has(&self, owner: Option<&str>, id: &str) -> bool {
+        owner.unwrap_or_default() == self.owner && self.rules.contains(id)
+    }
 }
 
 /// The backfill that was declared last.

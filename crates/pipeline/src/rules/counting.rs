@@ -93,6 +93,13 @@ impl Counting {
         at: (Offset, i64),
         declared: Option<&Backfill>,
     ) -> Vec<AlertRow> {
+        // Where only tenants' settings changed, the correlations are the same.
+        if let (Some(now), Some(new), None) = (&self.rules, &rules, declared)
+            && Arc::ptr_eq(&now.book, &new.book)
+        {
+            self.rules = rules;
+            return Vec::new();
+        }
         let correlations =
             rules.as_ref().map(|rules| rules.book.correlations().clone()).unwrap_or_default();
         self.cascade.reload(correlations, &mut self.out);
@@ -240,7 +247,7 @@ impl Counting {
             if correlation.is_read && !is_alert(correlations, revision.correlation) {
                 return None;
             }
-            let old = |backfill: &&Backfill| backfill.wanted.rules.contains(&correlation.id);
+            let old = |backfill: &&Backfill| is_wanted(backfill, correlation);
             let backfill = self.backfill.as_ref().filter(old);
             // Over a part of history it answers from a cut on (K2).
             let cut = cuts.get(revision.correlation);
@@ -278,10 +285,14 @@ impl Counting {
     }
 }
 
+fn is_wanted(backfill: &Backfill, correlation: &Correlation) -> bool {
+    backfill.wanted.has(correlation.owner.as_deref(), &correlation.id)
+}
+
 /// The correlations of a backfill wait for it.
 fn begin_backfill(cascade: &mut Cascade, backfill: &Backfill) {
     let all = cascade.correlations().iter();
-    let wanted = all.filter(|(_, correlation)| backfill.wanted.rules.contains(&correlation.id));
+    let wanted = all.filter(|(_, correlation)| is_wanted(backfill, correlation));
     let places: Vec<usize> = wanted.map(|(place, _)| place).collect();
     cascade.begin_backfill(places, backfill.wanted.from);
 }
@@ -291,10 +302,16 @@ fn record_id(text: &str) -> RecordId {
     RecordId(u128::from_str_radix(text, 16).unwrap_or_default().to_be_bytes())
 }
 
-/// Whether the alerts of a correlation that others read are alerts themselves: where one of these says so.
+/// Whether the alerts of a correlation that others read are alerts themselves: where one of these says so, or all are a
+/// tenant's own over one of the installation's.
 fn is_alert(correlations: &Correlations, place: usize) -> bool {
-    let mut readers = correlations.readers_of_correlation(place);
-    readers.any(|(reader, _)| correlations.get(reader).is_some_and(|reader| reader.generate))
+    let owner = correlations.get(place).and_then(|read| read.owner.as_deref());
+    let readers = correlations.readers_of_correlation(place);
+    let mut readers = readers
+        .filter_map(|(reader, _)| correlations.get(reader))
+        .filter(|reader| reader.owner.as_deref() == owner)
+        .peekable();
+    readers.peek().is_none() || readers.any(|reader| reader.generate)
 }
 
 /// The level that a correlation's text names.
@@ -310,7 +327,10 @@ fn row(
     offset: Offset,
     clock: i64,
 ) -> Option<AlertRow> {
-    let level = rules.severity(&revision.tenant, &correlation.id, level(correlation))?;
+    if rules.is_silent(&revision.tenant, revision.correlation) {
+        return None;
+    }
+    let level = rules.severity(&revision.tenant, &correlation.id, level(correlation));
     let texts = group_values(&revision.group);
     let texts = texts.iter().map(|value| String::from_utf8_lossy(value).into_owned());
     let group: Vec<(&str, String)> =

@@ -52,7 +52,7 @@ impl Correlation {
 
 impl Correlations {
     /// The hit that an alert (its id, opening time and whether it stands) of a tenant, domain and group is to an
-    /// input (correlation's place, input) that reads it.
+    /// input (correlation's place, input) that reads it; `None` also where the reader is another tenant's.
     #[must_use]
     pub fn hit_of_alert<'a>(
         &self,
@@ -61,7 +61,7 @@ impl Correlations {
         (tenant, domain): (&'a str, &'a str),
         group: &[u8],
     ) -> Option<ChainedHit<'a>> {
-        let correlation = self.get(reader.0)?;
+        let correlation = self.get(reader.0).filter(|reader| reader.is_of(tenant))?;
         let Source::Correlation { group: of_group, value: of_value, .. } =
             &correlation.inputs.get(usize::from(reader.1))?.source
         else {

@@ -191,6 +191,8 @@ pub struct Correlation {
     pub id: String,
     /// Its name.
     pub name: Option<String>,
+    /// The tenant whose it is, and whose hits alone it counts; none for the installation's.
+    pub owner: Option<String>,
     /// The hash of all that can change its answer, rules that it refers to included (C1).
     pub version: Version,
     /// What is said about it.
@@ -218,6 +220,12 @@ pub struct Correlation {
 }
 
 impl Correlation {
+    /// Whether it counts hits of a tenant.
+    #[must_use]
+    pub fn is_of(&self, tenant: &str) -> bool {
+        self.owner.as_deref().is_none_or(|owner| owner == tenant)
+    }
+
     /// Whether windows are tumbling, aligned to the epoch: those whose condition has an upper bound.
     #[must_use]
     pub fn is_tumbling(&self) -> bool {

@@ -50,5 +50,5 @@ pub use hit::{
 pub use hunt::{Cascade, Standings, hunt};
 pub use live::{Counters, Live, Options};
 pub use reference::{Range, first_cuts};
-pub(crate) use resolve::called;
 pub use resolve::{Correlations, Defaults, Resolved};
+pub(crate) use resolve::{Draft, called};

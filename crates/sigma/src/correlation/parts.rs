@@ -269,6 +269,11 @@ pub(super) fn version(correlation: &Correlation, referred: &[Version]) -> Versio
         list(&input.value_fields);
     }
     parts.extend(referred.iter().map(|version| version.0.to_vec()));
+    // Two tenants may have the same: each has its own state.
+    if let Some(owner) = &correlation.owner {
+        parts.push(b"owner".to_vec());
+        parts.push(owner.clone().into());
+    }
     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
     Version::of_parts(&parts)
 }

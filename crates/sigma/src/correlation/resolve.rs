@@ -13,6 +13,16 @@ pub struct Correlations {
     list: Vec<Correlation>,
 }
 
+/// A correlation as its parser gives it.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft<'a> {
+    /// The file that it stands in.
+    pub(crate) file: &'a str,
+    /// The tenant whose it is; none for the installation's.
+    pub(crate) owner: Option<&'a str>,
+    pub(crate) rule: CorrelationRule,
+}
+
 /// What a correlation gets that says nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
@@ -54,24 +64,27 @@ impl Correlations {
             match rsigma_parser::parse_sigma_yaml(yaml) {
                 Ok(documents) => {
                     refused.extend(documents.errors.into_iter().map(unreadable));
-                    drafts.extend(documents.correlations.into_iter().map(|rule| (*file, rule)));
+                    let of_file = documents.correlations.into_iter();
+                    drafts.extend(of_file.map(|rule| Draft { file, owner: None, rule }));
                 }
                 Err(error) => refused.push(unreadable(error.to_string())),
             }
         }
-        let mut resolved = Self::resolve(&drafts, rules, defaults);
+        let mut resolved = Self::resolve(&drafts, rules, &|_| None, defaults);
         refused.append(&mut resolved.refused);
         resolved.refused = refused;
         resolved
     }
 
-    /// Resolves correlations that are parsed already.
-    pub(crate) fn resolve(
-        drafts: &[(&str, CorrelationRule)],
-        rules: &[BaseRule],
+    /// Resolves correlations that are parsed already. Those of a tenant find its own rules (`owner_of` says whose a base
+    /// rule is) and then the installation's, the installation's only their like.
+    pub(crate) fn resolve<'a>(
+        drafts: &'a [Draft<'a>],
+        rules: &'a [BaseRule],
+        owner_of: &dyn Fn(usize) -> Option<&'a str>,
         defaults: Defaults,
     ) -> Resolved {
-        let mut resolver = Resolver::new(drafts, rules, defaults);
+        let mut resolver = Resolver::new(drafts, rules, owner_of, defaults);
         for draft in 0..drafts.len() {
             // A refusal is noted in the resolver.
             let _ = resolver.place(draft);
@@ -157,11 +170,11 @@ enum State {
 }
 
 struct Resolver<'a> {
-    drafts: &'a [(&'a str, CorrelationRule)],
+    drafts: &'a [Draft<'a>],
     rules: &'a [BaseRule],
     defaults: Defaults,
-    /// What ids and names mean; `None` for a name that several things have.
-    names: BTreeMap<&'a str, Option<Target>>,
+    /// What ids and names mean, by owner; `None` for a name that several things have.
+    names: BTreeMap<(Option<&'a str>, &'a str), Option<Target>>,
     states: Vec<State>,
     path: Vec<usize>,
     done: Vec<Correlation>,
@@ -169,15 +182,15 @@ struct Resolver<'a> {
 }
 
 /// What a correlation is called in messages and, lacking an id, in alerts.
-/// What a correlation is called: its id, else its name or title.
 pub(crate) fn called(rule: &CorrelationRule) -> &str {
     rule.id.as_deref().or(rule.name.as_deref()).unwrap_or(&rule.title)
 }
 
 impl<'a> Resolver<'a> {
     fn new(
-        drafts: &'a [(&'a str, CorrelationRule)],
+        drafts: &'a [Draft<'a>],
         rules: &'a [BaseRule],
+        owner_of: &dyn Fn(usize) -> Option<&'a str>,
         defaults: Defaults,
     ) -> Self {
         let mut resolver = Self {
@@ -192,13 +205,13 @@ impl<'a> Resolver<'a> {
         };
         for (place, rule) in rules.iter().enumerate() {
             for name in [Some(rule.id.as_str()), rule.name.as_deref()].into_iter().flatten() {
-                resolver.name(name, Target::Rule(place));
+                resolver.name((owner_of(place), name), Target::Rule(place));
             }
         }
-        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-        for (place, (file, rule)) in drafts.iter().enumerate() {
-            if let Some(first) = seen.insert(called(rule), place) {
-                let before = drafts.get(first).map_or("", |(file, _)| file);
+        let mut seen: BTreeMap<(Option<&str>, &str), usize> = BTreeMap::new();
+        for (place, Draft { file, owner, rule }) in drafts.iter().enumerate() {
+            if let Some(first) = seen.insert((*owner, called(rule)), place) {
+                let before = drafts.get(first).map_or("", |draft| draft.file);
                 resolver.refuse(
                     place,
                     Refusal {
@@ -209,17 +222,17 @@ impl<'a> Resolver<'a> {
                         )
                     },
                 );
-                seen.insert(called(rule), first);
+                seen.insert((*owner, called(rule)), first);
                 continue;
             }
             for name in [rule.id.as_deref(), rule.name.as_deref()].into_iter().flatten() {
-                resolver.name(name, Target::Draft(place));
+                resolver.name((*owner, name), Target::Draft(place));
             }
         }
         resolver
     }
 
-    fn name(&mut self, name: &'a str, target: Target) {
+    fn name(&mut self, name: (Option<&'a str>, &'a str), target: Target) {
         let same = |one: &Target| match (*one, target) {
             (Target::Rule(a), Target::Rule(b)) | (Target::Draft(a), Target::Draft(b)) => a == b,
             _ => false,
@@ -231,7 +244,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn refuse(&mut self, place: usize, refusal: Refusal) {
-        if let (Some(state), Some((file, rule))) =
+        if let (Some(state), Some(Draft { file, rule, .. })) =
             (self.states.get_mut(place), self.drafts.get(place))
         {
             *state = State::Refused;
@@ -276,13 +289,14 @@ impl<'a> Resolver<'a> {
             .iter()
             .skip_while(|draft| **draft != from)
             .chain([&from])
-            .filter_map(|draft| self.drafts.get(*draft).map(|(_, rule)| called(rule)))
+            .filter_map(|draft| self.drafts.get(*draft).map(|draft| called(&draft.rule)))
             .collect();
         names.join(" → ")
     }
 
-    fn find(&mut self, reference: &str) -> Result<Target, Refusal> {
-        let target = match self.names.get(reference) {
+    fn find(&mut self, owner: Option<&str>, reference: &str) -> Result<Target, Refusal> {
+        let own = owner.and_then(|_| self.names.get(&(owner, reference)));
+        let target = match own.or_else(|| self.names.get(&(None, reference))) {
             Some(Some(target)) => *target,
             Some(None) => {
                 return Err(Refusal::new(
@@ -314,7 +328,7 @@ impl<'a> Resolver<'a> {
 
     fn build(&mut self, draft: usize) -> Result<Correlation, Refusal> {
         let drafts = self.drafts;
-        let Some((_, rule)) = drafts.get(draft) else {
+        let Some(Draft { owner, rule, .. }) = drafts.get(draft) else {
             return Err(Refusal::new("it is missing", "load it"));
         };
         check_shape(rule)?;
@@ -323,7 +337,7 @@ impl<'a> Resolver<'a> {
         let (mut inputs, mut names, mut versions) = (Vec::new(), Vec::new(), Vec::new());
         let (mut depth, mut stages) = (0, 0_u16);
         for (at, reference) in rule.rules.iter().enumerate() {
-            let target = self.find(reference)?;
+            let target = self.find(*owner, reference)?;
             let (input, also, version) = match target {
                 Target::Rule(place) => {
                     stages |= 1;
@@ -369,6 +383,7 @@ impl<'a> Resolver<'a> {
         let mut correlation = Correlation {
             id: called(rule).to_owned(),
             name: rule.name.clone(),
+            owner: owner.map(str::to_owned),
             version: Version([0; 32]),
             about: About {
                 title: rule.title.clone(),
@@ -435,10 +450,13 @@ impl<'a> Resolver<'a> {
             return Err(Refusal::new(format!("'{reference}' is missing"), "load it"));
         };
         let drafts = self.drafts;
-        let same = |draft: &&(&str, CorrelationRule)| called(&draft.1) == below.id;
-        let also: Vec<&str> = drafts.iter().find(same).map_or_else(Vec::new, |(_, draft)| {
-            [draft.id.as_deref(), draft.name.as_deref()].into_iter().flatten().collect()
-        });
+        let same = |draft: &&Draft<'_>| {
+            called(&draft.rule) == below.id && draft.owner == below.owner.as_deref()
+        };
+        let also: Vec<&str> =
+            drafts.iter().find(same).map_or_else(Vec::new, |Draft { rule, .. }| {
+                [rule.id.as_deref(), rule.name.as_deref()].into_iter().flatten().collect()
+            });
         let field = |name: &String| {
             alias(rule, name)
                 .and_then(|alias| aliased(alias, reference, &also))

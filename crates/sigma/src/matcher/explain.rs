@@ -5,6 +5,8 @@ use super::test::Rows;
 use crate::batch::Columns;
 use crate::expr::{Expr, Item, Test};
 use arrow::array::RecordBatch;
+use palisade_event::column::Text;
+use palisade_event::schema::Core;
 use serde::Serialize;
 
 /// Values in an explanation are cut to so many bytes.
@@ -50,7 +52,11 @@ impl Matcher {
         let mut rows = Rows::new(Columns::new(batch));
         let source = source.as_ref().map(|source| reason(&mut rows, source, row));
         let condition = reason(&mut rows, &rule.condition, row);
-        let matches = condition.fulfilled && source.as_ref().is_none_or(|source| source.fulfilled);
+        let own = Text::in_batch(batch, Core::Tenant.name());
+        let tenant = own.and_then(|tenants| tenants.get(row));
+        let matches = condition.fulfilled
+            && source.as_ref().is_none_or(|source| source.fulfilled)
+            && rule.owner.as_deref().is_none_or(|owner| tenant == Some(owner));
         Some(Explanation { rule: rule.id.clone(), matches, source, condition })
     }
 
@@ -59,11 +65,14 @@ impl Matcher {
     #[must_use]
     pub fn matches_plainly(&self, batch: &RecordBatch) -> Vec<Vec<u32>> {
         let mut rows = Rows::new(Columns::new(batch));
+        let tenants = Text::in_batch(batch, Core::Tenant.name());
         (0..batch.num_rows())
             .map(|row| {
                 let mut matched = Vec::new();
+                let tenant = tenants.and_then(|tenants| tenants.get(row));
                 for (ordinal, (rule, source)) in self.rules.iter().enumerate() {
-                    if source.as_ref().is_none_or(|source| rows.fulfils(source, row))
+                    if rule.owner.as_deref().is_none_or(|owner| tenant == Some(owner))
+                        && source.as_ref().is_none_or(|source| rows.fulfils(source, row))
                         && rows.fulfils(&rule.condition, row)
                     {
                         matched.push(ordinal as u32);

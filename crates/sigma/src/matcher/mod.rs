@@ -21,22 +21,83 @@ pub(crate) use test::Rows;
 
 use crate::batch::Columns;
 use crate::expr::Expr;
+use crate::field::Field;
 use crate::rule::{LogSource, Rule};
 use arrow::array::RecordBatch;
 use compile::{Fields, Group};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use palisade_event::column::Text;
+use palisade_event::schema::Core;
 use run::{Run, Values};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Fields of rules that are gone are kept until there are so many beside those of rules that are there.
+const STALE_FIELDS: usize = 4_096;
 
 /// Compiled rules.
 #[derive(Debug)]
 pub struct Matcher {
-    rules: Vec<(Arc<Rule>, Option<Expr>)>,
-    fields: Fields,
-    /// Decides about the groups of a row.
+    rules: Vec<(Arc<Rule>, Option<Arc<Expr>>)>,
+    fields: Vec<Arc<Field>>,
+    /// Decides to which log sources a row belongs.
     router: Group,
-    groups: Vec<Group>,
+    sources: Vec<Place>,
+    groups: Vec<Placed>,
+}
+
+/// The groups of a log source.
+#[derive(Debug, Default)]
+struct Place {
+    /// Of the installation's rules.
+    shared: Option<u32>,
+    /// Of tenants' own.
+    own: BTreeMap<Arc<str>, u32>,
+}
+
+/// A group, and the ordinals of its rules in the set.
+#[derive(Debug)]
+struct Placed {
+    group: Arc<Group>,
+    ordinals: Vec<u32>,
+}
+
+/// What was compiled for the set before, so that the groups whose rules are the same need not be compiled again.
+#[derive(Debug, Default)]
+pub(crate) struct Workshop {
+    fields: Fields,
+    groups: HashMap<OfGroup, Kept, FixedState>,
+}
+
+/// A group that was compiled, and from which rules.
+#[derive(Debug)]
+struct Kept {
+    rules: Vec<Arc<Rule>>,
+    group: Arc<Group>,
+}
+
+/// The log source and the owner of a group's rules.
+type OfGroup = (LogSource, Option<Arc<str>>);
+
+impl Workshop {
+    /// The group of these rules, which are all of a log source and an owner.
+    fn group(&mut self, before: &mut Self, key: OfGroup, rules: Vec<Arc<Rule>>) -> Arc<Group> {
+        let known = before.groups.remove(&key).filter(|known| {
+            known.rules.len() == rules.len()
+                && known.rules.iter().zip(&rules).all(|(one, other)| Arc::ptr_eq(one, other))
+        });
+        let group = match known {
+            Some(known) => known.group,
+            None => {
+                let conditions: Vec<(u32, &Expr)> =
+                    (0u32..).zip(rules.iter().map(|rule| &rule.condition)).collect();
+                Arc::new(compile::group(&conditions, &mut self.fields))
+            }
+        };
+        self.groups.insert(key, Kept { rules, group: Arc::clone(&group) });
+        group
+    }
 }
 
 /// The rules that the rows of a batch match.
@@ -75,6 +136,25 @@ impl Hits {
         (0..self.rows()).flat_map(|row| self.of(row).iter().map(move |rule| (row, *rule)))
     }
 
+    /// Leaves out the matches for which `keep` is false.
+    pub fn retain(&mut self, mut keep: impl FnMut(usize, u32) -> bool) {
+        let (mut from, mut kept) = (0, 0);
+        for (row, end) in self.ends.iter_mut().enumerate() {
+            for at in from..*end as usize {
+                let Some(&rule) = self.rules.get(at) else { break };
+                if keep(row, rule)
+                    && let Some(slot) = self.rules.get_mut(kept)
+                {
+                    *slot = rule;
+                    kept += 1;
+                }
+            }
+            from = *end as usize;
+            *end = kept as u32;
+        }
+        self.rules.truncate(kept);
+    }
+
     /// How many matches there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -95,31 +175,64 @@ impl Hits {
 }
 
 impl Matcher {
-    pub(crate) fn new(rules: &[(Arc<Rule>, Option<Expr>)]) -> Self {
-        let mut fields = Fields::default();
-        let mut order: Vec<&LogSource> = Vec::new();
-        let mut members: HashMap<&LogSource, Vec<(u32, &Expr)>, FixedState> = HashMap::default();
-        for (ordinal, (rule, _)) in rules.iter().enumerate() {
-            let group = members.entry(&rule.source).or_insert_with(|| {
-                order.push(&rule.source);
-                Vec::new()
+    pub(crate) fn new(rules: &[(Arc<Rule>, Option<Arc<Expr>>)], workshop: &mut Workshop) -> Self {
+        let mut before = std::mem::take(workshop);
+        let used: usize =
+            before.groups.values().map(|kept| compile::reads(&kept.group).count()).sum();
+        if before.fields.list.len() > used + STALE_FIELDS {
+            before = Workshop::default();
+        }
+        workshop.fields = std::mem::take(&mut before.fields);
+        let mut order: Vec<(&LogSource, Option<&Arc<Expr>>)> = Vec::new();
+        let mut places: HashMap<&LogSource, usize, FixedState> = HashMap::default();
+        let mut members: Vec<BTreeMap<Option<&Arc<str>>, Vec<u32>>> = Vec::new();
+        for (ordinal, (rule, condition)) in rules.iter().enumerate() {
+            let place = *places.entry(&rule.source).or_insert_with(|| {
+                order.push((&rule.source, condition.as_ref()));
+                members.push(BTreeMap::new());
+                order.len() - 1
             });
-            group.push((ordinal as u32, &rule.condition));
+            if let Some(members) = members.get_mut(place) {
+                members.entry(rule.owner.as_ref()).or_default().push(ordinal as u32);
+            }
         }
         let everything = Expr::And(Vec::new());
         let mut conditions: Vec<(u32, &Expr)> = Vec::new();
-        let mut groups = Vec::new();
-        for source in order {
-            let Some(members) = members.get(source) else { continue };
-            let condition = members
-                .first()
-                .and_then(|(ordinal, _)| rules.get(*ordinal as usize))
-                .and_then(|(_, condition)| condition.as_ref());
-            conditions.push((groups.len() as u32, condition.unwrap_or(&everything)));
-            groups.push(compile::group(members, &mut fields));
+        let (mut sources, mut groups) = (Vec::new(), Vec::new());
+        for ((source, condition), members) in order.into_iter().zip(members) {
+            conditions.push((sources.len() as u32, condition.map_or(&everything, |of| of)));
+            let mut place = Place::default();
+            for (owner, ordinals) in members {
+                let of_group = ordinals.iter().filter_map(|ordinal| rules.get(*ordinal as usize));
+                let of_group = of_group.map(|(rule, _)| Arc::clone(rule)).collect();
+                let key = (source.clone(), owner.cloned());
+                let group = workshop.group(&mut before, key, of_group);
+                match owner {
+                    None => place.shared = Some(groups.len() as u32),
+                    Some(owner) => {
+                        place.own.insert(Arc::clone(owner), groups.len() as u32);
+                    }
+                }
+                groups.push(Placed { group, ordinals });
+            }
+            sources.push(place);
         }
-        let router = compile::group(&conditions, &mut fields);
-        Self { rules: rules.to_vec(), fields, router, groups }
+        let router = compile::group(&conditions, &mut workshop.fields);
+        let fields = workshop.fields.list.clone();
+        Self { rules: rules.to_vec(), fields, router, sources, groups }
+    }
+
+    /// A matcher of some of its rules only, by their ordinals; theirs are their places in that list.
+    #[must_use]
+    pub fn only(&self, ordinals: &[u32]) -> Self {
+        let rules = ordinals.iter().filter_map(|ordinal| self.rules.get(*ordinal as usize));
+        let rules: Vec<_> = rules.cloned().collect();
+        Self::new(&rules, &mut Workshop::default())
+    }
+
+    /// The rules, each with the condition on records of its log source.
+    pub(crate) fn rules(&self) -> &[(Arc<Rule>, Option<Arc<Expr>>)] {
+        &self.rules
     }
 
     /// A rule by its ordinal.
@@ -131,18 +244,19 @@ impl Matcher {
     /// Writes the rules that each row of a batch matches over `hits`.
     pub fn matches(&self, batch: &RecordBatch, hits: &mut Hits) {
         let rows = batch.num_rows();
-        let mut values = Values::new(Columns::new(batch), self.fields.list.len());
-        let members = self.route(&mut values, rows, hits);
+        let mut values = Values::new(Columns::new(batch), self.fields.len());
+        let members = self.route(batch, &mut values, hits);
         let mut pairs: Vec<(u32, u32)> = Vec::new();
         let mut out = Vec::new();
-        for (group, rows) in self.groups.iter().zip(&members) {
+        for (Placed { group, ordinals }, rows) in self.groups.iter().zip(&members) {
             if rows.is_empty() {
                 continue;
             }
             let mut run = self.run(group, rows, &mut values);
             for row in rows {
                 run.row(&mut values, *row as usize, &mut out);
-                pairs.extend(out.drain(..).map(|rule| (*row, rule)));
+                let found = out.drain(..).filter_map(|rule| ordinals.get(rule as usize));
+                pairs.extend(found.map(|rule| (*row, *rule)));
             }
         }
         pairs.sort_unstable();
@@ -157,9 +271,22 @@ impl Matcher {
         }
     }
 
+    /// Adds to the number of each rule, by its ordinal, how many rows of a batch belong to its log source.
+    pub fn count_sources(&self, batch: &RecordBatch, rows: &mut [u64]) {
+        let mut values = Values::new(Columns::new(batch), self.fields.len());
+        let members = self.route(batch, &mut values, &mut Hits::new());
+        for (Placed { ordinals, .. }, members) in self.groups.iter().zip(&members) {
+            for ordinal in ordinals {
+                if let Some(rows) = rows.get_mut(*ordinal as usize) {
+                    *rows += members.len() as u64;
+                }
+            }
+        }
+    }
+
     fn run<'g>(&self, group: &'g Group, rows: &'g [u32], values: &mut Values<'_>) -> Run<'g> {
         for place in compile::reads(group) {
-            if let Some(field) = self.fields.list.get(place as usize) {
+            if let Some(field) = self.fields.get(place as usize) {
                 values.prepare(place, field);
             }
         }
@@ -167,8 +294,15 @@ impl Matcher {
     }
 
     /// The rows of each group.
-    fn route(&self, values: &mut Values<'_>, rows: usize, hits: &mut Hits) -> Vec<Vec<u32>> {
+    fn route(
+        &self,
+        batch: &RecordBatch,
+        values: &mut Values<'_>,
+        hits: &mut Hits,
+    ) -> Vec<Vec<u32>> {
         let mut members: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
+        let has_own = self.sources.iter().any(|place| !place.own.is_empty());
+        let tenants = Text::in_batch(batch, Core::Tenant.name()).filter(|_| has_own);
         hits.routed = 0;
         let mut run = self.run(&self.router, &[], values);
         // Classes by cheap fields, with their groups where these tell them; else by all fields.
@@ -176,7 +310,7 @@ impl Matcher {
         let mut decided: HashMap<u32, Option<Vec<u32>>, FixedState> = HashMap::default();
         let mut dear: HashMap<(u32, u32), u32, FixedState> = HashMap::default();
         let mut groups_of: HashMap<(u32, u32), Vec<u32>, FixedState> = HashMap::default();
-        for row in 0..rows {
+        for row in 0..batch.num_rows() {
             let class = run.class(values, row, true, 0, &mut cheap);
             let known = decided.entry(class).or_insert_with(|| run.decided(values, row));
             let groups = match known {
@@ -190,12 +324,19 @@ impl Matcher {
                     })
                 }
             };
-            hits.routed += usize::from(!groups.is_empty());
-            for group in groups.iter() {
-                if let Some(rows) = members.get_mut(*group as usize) {
-                    rows.push(row as u32);
+            let tenant = tenants.and_then(|tenants| tenants.get(row));
+            let mut looked_at = false;
+            for source in groups.iter() {
+                let Some(place) = self.sources.get(*source as usize) else { continue };
+                let own = tenant.and_then(|tenant| place.own.get(tenant));
+                for group in [place.shared.as_ref(), own].into_iter().flatten() {
+                    if let Some(rows) = members.get_mut(*group as usize) {
+                        rows.push(row as u32);
+                        looked_at = true;
+                    }
                 }
             }
+            hits.routed += usize::from(looked_at);
         }
         members
     }

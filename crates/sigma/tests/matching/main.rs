@@ -15,5 +15,6 @@ mod differential;
 mod loading;
 mod modifiers;
 mod oracle;
+mod press;
 mod properties;
 mod shapes;

@@ -51,7 +51,7 @@ struct Side {
 impl Sigma {
     pub(super) fn run(self) -> Outcome {
         let texts = rules::read(&rules::find(&self.rules)?)?;
-        let files = texts.files.iter().map(|file| (file.name.as_str(), file.text.as_str()));
+        let files = texts.files.files().iter().map(|file| (file.name.as_str(), file.text.as_str()));
         let begun = Instant::now();
         let book = Book::read(files.clone());
         let compiled = begun.elapsed().as_secs_f64();
