@@ -1,4 +1,4 @@
-//! What people and programs ask over HTTP: queries, StreamGuard's REST, live counters, alerts, keys, dead
+//! What people and programs ask over HTTP: queries, StreamGuard's REST, live counters, alerts, hunts, keys, dead
 //! letters, the configuration in force, probes, metrics, OpenAPI and the page. Ingestion's doors are in `ingest`; [`router`] brings
 //! both together on one listener.
 //!
@@ -8,6 +8,7 @@
 pub mod access;
 pub mod alerts;
 mod host;
+pub mod hunts;
 pub mod keys;
 pub mod letters;
 pub mod live;
@@ -28,6 +29,7 @@ pub use store::KeyStore;
 
 use alerts::silences;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
 use palisade_ingest::http::HttpDoors;
@@ -63,6 +65,13 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
         ("/api/v1/entities/risk", "GET", get(alerts::groups::entity_risk)),
         ("/api/v1/deliveries", "GET", get(alerts::deliveries::list)),
         ("/api/v1/deliveries/{id}/retry", "POST", post(alerts::deliveries::retry)),
+        (
+            "/api/v1/hunts",
+            "GET POST",
+            get(hunts::list).post(hunts::make).layer(DefaultBodyLimit::max(hunts::MAX_BODY)),
+        ),
+        ("/api/v1/hunts/{id}", "GET DELETE", get(hunts::show).delete(hunts::end)),
+        ("/api/v1/hunts/{id}/results", "GET", get(hunts::results)),
         ("/api/events", "GET", get(events::latest)),
         ("/api/events/recent", "GET", get(events::latest)),
         ("/api/events/count", "GET", get(events::number)),

@@ -350,7 +350,7 @@ impl OrderedDetectors {
 }
 
 /// The alerts of rules about single records.
-fn rule_alerts(batch: &RecordBatch, found: FrameRules) -> Vec<RowAlert> {
+pub(crate) fn rule_alerts(batch: &RecordBatch, found: FrameRules) -> Vec<RowAlert> {
     let FrameRules { rules, alerts, .. } = found;
     let tenants = Text::in_batch(batch, Core::Tenant.name());
     let alerts = alerts.into_iter().filter_map(|(row, ordinal, fields)| {

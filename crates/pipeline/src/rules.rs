@@ -11,7 +11,7 @@ pub(crate) mod counting;
 use crate::control::{ControlError, content_hash};
 use arrow::array::RecordBatch;
 use palisade_event::Offset;
-use palisade_sigma::{Book, Counted, Hits, Level};
+use palisade_sigma::{Book, Counted, Hits, Level, Loader};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,6 +91,14 @@ impl Rules {
         Self { book: Book::read(files), tenants: texts.tenants }
     }
 
+    /// Compiles the rules with these ids out of a set, and what their correlations refer to.
+    #[must_use]
+    pub fn compile_only(texts: RuleTexts, ids: &BTreeSet<String>) -> Self {
+        let mut loader = Loader::default();
+        texts.files.iter().for_each(|file| loader.add(&file.name, &file.text));
+        Self { book: Book::of(loader.finish().only(ids)), tenants: texts.tenants }
+    }
+
     /// Whether a rule makes alerts for a tenant, and with what severity.
     pub(crate) fn severity(&self, tenant: &str, rule: &str, level: Level) -> Option<Level> {
         let Some(own) = self.tenants.get(tenant) else { return Some(level) };
@@ -150,6 +158,17 @@ impl Books {
         let over = kept.len().saturating_sub(MOST_KEPT);
         kept.drain(..over);
         Ok(Some(rules))
+    }
+
+    /// The texts of a set; `None` for the empty one.
+    ///
+    /// # Errors
+    /// Why they can't be had.
+    pub fn texts(&self, hash: &str) -> Result<Option<RuleTexts>, String> {
+        if hash.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(&(self.read)(hash)?).map(Some).map_err(|error| error.to_string())
     }
 
     /// The set of a hash that the record at `offset` puts in force.

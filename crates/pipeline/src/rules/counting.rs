@@ -183,7 +183,7 @@ impl Counting {
 }
 
 /// Whether the alerts of a correlation that others read are alerts themselves: where one of these says so.
-fn is_alert(correlations: &Correlations, place: usize) -> bool {
+pub(crate) fn is_alert(correlations: &Correlations, place: usize) -> bool {
     let mut readers = correlations.readers_of_correlation(place);
     readers.any(|(reader, _)| correlations.get(reader).is_some_and(|reader| reader.generate))
 }
@@ -194,7 +194,8 @@ fn level(correlation: &Correlation) -> Level {
     named.unwrap_or(Level::Medium)
 }
 
-fn row(
+/// The row of the table `alerts` of a revision; `None` where the tenant has disabled the correlation.
+pub(crate) fn row(
     rules: &Rules,
     correlation: &Correlation,
     revision: &Revision,

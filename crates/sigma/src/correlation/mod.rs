@@ -47,7 +47,7 @@ pub use hit::{
     END_OF_TIME, Hit, HitKind, ONE, Origin, Position, Value, fixed_point, group_key, group_slot,
     group_values, normalise, number, value_hash,
 };
-pub use hunt::{Cascade, Standings, hunt};
+pub use hunt::{Cascade, Hunting, Standings, hunt, lead};
 pub use live::{Counters, Live, Options};
 pub use reference::{Range, first_cuts};
 pub use resolve::{Correlations, Defaults, Resolved};

@@ -7,16 +7,21 @@
 //! union of the items of its values; the rules that have one of them as *witness*, an item that they
 //! can't match without, are its candidates, and only their conditions are evaluated. Regular
 //! expressions, networks and other tests are asked last, once for each distinct value.
+//!
+//! Who reads rows from disk can ask in steps ([`Groups`]): which groups can match at all with the columns that there
+//! are, which rows belong to them by the few columns that decide that, and only then the matches.
 
 mod compile;
 mod explain;
 mod grams;
+mod groups;
 mod index;
 mod keyword;
 mod run;
 mod test;
 
 pub use explain::{Explanation, Reason};
+pub use groups::Groups;
 pub(crate) use test::Rows;
 
 use crate::batch::Columns;
@@ -130,9 +135,23 @@ impl Matcher {
 
     /// Writes the rules that each row of a batch matches over `hits`.
     pub fn matches(&self, batch: &RecordBatch, hits: &mut Hits) {
+        self.matches_of(batch, None, hits);
+    }
+
+    /// The same, of the rules in these groups only.
+    pub fn matches_of(&self, batch: &RecordBatch, of: Option<&Groups>, hits: &mut Hits) {
         let rows = batch.num_rows();
         let mut values = Values::new(Columns::new(batch), self.fields.list.len());
-        let members = self.route(&mut values, rows, hits);
+        let mut members: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
+        hits.routed = 0;
+        self.route(&mut values, rows, |row, groups| {
+            hits.routed += usize::from(!groups.is_empty());
+            for group in groups.iter().filter(|group| of.is_none_or(|of| of.has(**group))) {
+                if let Some(rows) = members.get_mut(*group as usize) {
+                    rows.push(row as u32);
+                }
+            }
+        });
         let mut pairs: Vec<(u32, u32)> = Vec::new();
         let mut out = Vec::new();
         for (group, rows) in self.groups.iter().zip(&members) {
@@ -166,10 +185,8 @@ impl Matcher {
         Run::new(group, rows, |place| values.has(place))
     }
 
-    /// The rows of each group.
-    fn route(&self, values: &mut Values<'_>, rows: usize, hits: &mut Hits) -> Vec<Vec<u32>> {
-        let mut members: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
-        hits.routed = 0;
+    /// Tells for each row its groups.
+    fn route(&self, values: &mut Values<'_>, rows: usize, mut each: impl FnMut(usize, &[u32])) {
         let mut run = self.run(&self.router, &[], values);
         // Classes by cheap fields, with their groups where these tell them; else by all fields.
         let mut cheap: HashMap<(u32, u32), u32, FixedState> = HashMap::default();
@@ -190,13 +207,7 @@ impl Matcher {
                     })
                 }
             };
-            hits.routed += usize::from(!groups.is_empty());
-            for group in groups.iter() {
-                if let Some(rows) = members.get_mut(*group as usize) {
-                    rows.push(row as u32);
-                }
-            }
+            each(row, groups);
         }
-        members
     }
 }
