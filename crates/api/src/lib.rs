@@ -1,4 +1,4 @@
-//! What people and programs ask over HTTP: queries, StreamGuard's REST, live counters, alerts, keys, dead
+//! What people and programs ask over HTTP: queries, StreamGuard's REST, live counters, alerts, hunts, keys, dead
 //! letters, the configuration in force, probes, metrics, OpenAPI and the page. Ingestion's doors are in `ingest`; [`router`] brings
 //! both together on one listener.
 //!
@@ -8,6 +8,7 @@
 pub mod access;
 pub mod alerts;
 mod host;
+pub mod hunts;
 pub mod keys;
 pub mod letters;
 pub mod live;
@@ -86,6 +87,13 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
                     .delete(change::remove),
             ),
         ),
+        (
+            "/api/v1/hunts",
+            "GET POST",
+            get(hunts::list).post(hunts::make).layer(DefaultBodyLimit::max(hunts::MAX_BODY)),
+        ),
+        ("/api/v1/hunts/{id}", "GET DELETE", get(hunts::show).delete(hunts::end)),
+        ("/api/v1/hunts/{id}/results", "GET", get(hunts::results)),
         ("/api/events", "GET", get(events::latest)),
         ("/api/events/recent", "GET", get(events::latest)),
         ("/api/events/count", "GET", get(events::number)),

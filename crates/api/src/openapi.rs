@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: this interface as OpenAPI 3.1, out of the handlers themselves. Ingestion's
 //! doors stand in another crate and are described here.
 
-use crate::{alerts, keys, letters, live, ops, page, query, rules, settings, streamguard};
+use crate::{alerts, hunts, keys, letters, live, ops, page, query, rules, settings, streamguard};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -129,6 +129,7 @@ pub async fn get_openapi() -> Response {
         rules::change::deploy, rules::change::replace, rules::change::remove, rules::change::grade,
         rules::exceptions::list, rules::exceptions::make, rules::exceptions::end,
         rules::check::lint, rules::check::explain, rules::check::report,
+        hunts::list, hunts::make, hunts::show, hunts::end, hunts::results,
         streamguard::events::latest, streamguard::events::by_id,
         streamguard::events::number, streamguard::events::by_score, streamguard::events::threats,
         streamguard::events::by_time, streamguard::events::by_user, streamguard::events::by_type,
@@ -146,6 +147,7 @@ pub async fn get_openapi() -> Response {
         (name = "live", description = "What moves right now"),
         (name = "alerts", description = "Alerts, what people decided about them, silences, incidents, notifications"),
         (name = "rules", description = "Sigma rules and correlations: deployed, changed for a tenant, looked at"),
+        (name = "hunts", description = "Rules over stored history"),
         (name = "streamguard", description = "StreamGuard's interface"),
         (name = "administration", description = "Keys, dead letters, configuration"),
         (name = "operation", description = "Probes and metrics"),

@@ -9,6 +9,7 @@ use palisade_ingest::auth::Authenticate;
 use palisade_ingest::submit::Submit;
 use palisade_pipeline::Engine;
 use palisade_pipeline::clock::Clock;
+use palisade_pipeline::hunt::jobs::Hunts;
 use palisade_pipeline::live::Live;
 use palisade_pipeline::rules::deploy::Deployer;
 use palisade_query::{Limits, QueryEngine};
@@ -44,6 +45,8 @@ pub struct ApiState {
     pub submit: Arc<dyn Submit>,
     /// Counters and latest alerts.
     pub live: Arc<Live>,
+    /// Rules over stored history.
+    pub hunts: Hunts,
     /// Rates and listeners of the live stream, and the server's end.
     pub watch: Arc<Watch>,
     /// The clock of audits and of "the last hour".

@@ -10,6 +10,7 @@
 //! | activations of rules, lists, thresholds | C1 | [`activations`] |
 //! | alerts' mutable side, silences | M1 | [`alerts`] |
 //! | notifications: cursors, what waits, what was given up | M5 | [`deliveries`] |
+//! | hunts that were asked for | | [`hunts`] |
 //!
 //! # Durability
 //! The database runs in WAL mode with `synchronous=FULL`: when a function that changes something
@@ -39,6 +40,7 @@ pub mod checkpoints;
 pub mod dead_letters;
 pub mod deliveries;
 mod error;
+pub mod hunts;
 pub mod identity;
 pub mod keys;
 mod lists;
@@ -58,6 +60,7 @@ pub use deliveries::{
     NewDelivery, Pull,
 };
 pub use error::{AuthError, CatalogError, CommitError};
+pub use hunts::{HuntRecord, HuntState};
 pub use identity::LogId;
 pub use keys::{KeyInfo, NewKey, Principal, ScopeSet};
 pub use open::{Catalog, OpenOptions};

@@ -8,7 +8,7 @@ use crate::error::CatalogError;
 use sqlx::{Connection, SqliteConnection};
 
 /// The schema version that this release reads and writes.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// `PLSD`, in the header of the database file.
 const APPLICATION_ID: i64 = 0x504c_5344;
@@ -38,6 +38,12 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         release: "0.2.0",
         sql: include_str!("../migrations/0002_alerts.sql"),
         stamp: "PRAGMA user_version = 2",
+    },
+    Migration {
+        version: 3,
+        release: "0.3.0",
+        sql: include_str!("../migrations/0004_hunts.sql"),
+        stamp: "PRAGMA user_version = 3",
     },
 ];
 
@@ -124,13 +130,13 @@ mod tests {
         version: SCHEMA_VERSION + 1,
         release: "0.9.0",
         sql: "ALTER TABLE tenants ADD COLUMN colour TEXT NOT NULL DEFAULT 'blue';",
-        stamp: "PRAGMA user_version = 3",
+        stamp: "PRAGMA user_version = 4",
     };
     const BROKEN: Migration = Migration {
         version: SCHEMA_VERSION + 1,
         release: "0.9.0",
         sql: "CREATE TABLE half (x INTEGER) STRICT; INSERT INTO nowhere VALUES (1);",
-        stamp: "PRAGMA user_version = 3",
+        stamp: "PRAGMA user_version = 4",
     };
 
     fn steps(last: Migration) -> Vec<Migration> {

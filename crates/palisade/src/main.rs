@@ -1,6 +1,6 @@
 //! The binary: command line, configuration, wiring. What it does is done in the other rooms.
 //!
-//! Exit codes: 0 fine, 1 findings or a failure, 2 usage, 78 bad configuration.
+//! Exit codes: 0 fine, 1 findings or a failure, 2 usage, 3 a hunt found something (where asked for), 78 bad configuration.
 
 mod allocator;
 mod client;
@@ -51,6 +51,8 @@ enum Command {
     Score(commands::score::Score),
     /// Sigma rules: check, match, test, deploy, enable and disable, report on.
     Rule(commands::rule::Rule),
+    /// Look for what rules match in stored history.
+    Hunt(commands::hunt::Hunt),
     /// Make, list and revoke API keys.
     Key(commands::key::Key),
     /// Look at the durable log.
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Query(query) => query.run(&config),
         Command::Score(score) => score.run(),
         Command::Rule(rule) => rule.run(&config),
+        Command::Hunt(hunt) => hunt.run(&config),
         Command::Key(key) => key.run(&config),
         Command::Log(log) => log.run(&config),
         Command::Bench(bench) => bench.run(&config, arguments.data.as_deref()),

@@ -31,6 +31,7 @@ use palisade_log::{Log, LogOptions};
 use palisade_pipeline::activate::Activator;
 use palisade_pipeline::backfill::Backfiller;
 use palisade_pipeline::clock::{Clock, SystemClock};
+use palisade_pipeline::hunt::jobs::{Hunts, JobFoundations, JobOptions};
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
@@ -80,6 +81,8 @@ pub(crate) struct Server {
     listeners: Vec<tokio::task::JoinHandle<()>>,
     reloads: Option<tokio::task::JoinHandle<()>>,
     deliverers: Option<Deliverers>,
+    hunts: Hunts,
+    hunting: Option<tokio::task::JoinHandle<()>>,
     submit: Arc<dyn Submit>,
     address: SocketAddr,
     scheme: &'static str,
@@ -148,6 +151,27 @@ fn engine_options(config: &Config) -> EngineOptions {
             ..CommitOptions::default()
         },
     }
+}
+
+/// The hunts over a server's tables, under the rules that are in force there.
+fn hunts(
+    catalog: &Catalog,
+    tables: &Arc<Tables>,
+    books: &Arc<Books>,
+    engine: &Arc<Engine>,
+    clock: &Arc<dyn Clock>,
+    config: &Config,
+) -> Hunts {
+    let engine = Arc::clone(engine);
+    let base = JobFoundations {
+        catalog: catalog.clone(),
+        tables: Arc::clone(tables),
+        books: Arc::clone(books),
+        in_force: Box::new(move || engine.in_force().rules.content.set.clone()),
+        clock: Arc::clone(clock),
+    };
+    let threads = cores().div_ceil(2);
+    Hunts::new(base, &config.data, JobOptions { threads, ..JobOptions::default() })
 }
 
 fn gateway_options(config: &Config) -> GatewayOptions {
@@ -295,6 +319,8 @@ impl Server {
             None => keys.clone(),
         };
         let stop = CancellationToken::new();
+        let hunts = hunts(&catalog, &tables, &books, &engine, &clock, config);
+        let hunting = (!only_asks).then(|| runtime.spawn(hunts.clone().work()));
         let submit: Arc<dyn Submit> = Arc::new(Arc::clone(&gateway));
         let state = ApiState {
             auth: Arc::clone(&auth),
@@ -309,6 +335,7 @@ impl Server {
             reporting: Arc::default(),
             submit: Arc::clone(&submit),
             live,
+            hunts: hunts.clone(),
             watch: Arc::new(Watch::new(stop.clone())),
             clock: Arc::clone(&clock),
             registry: Arc::new(registry),
@@ -400,6 +427,8 @@ impl Server {
             listeners,
             reloads: Some(reloads),
             deliverers,
+            hunts,
+            hunting,
             submit,
             address,
             scheme,
@@ -434,6 +463,16 @@ impl Server {
         &self.engine
     }
 
+    /// The tables.
+    pub(crate) fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// The hunts.
+    pub(crate) fn hunts(&self) -> &Hunts {
+        &self.hunts
+    }
+
     /// Takes over SIGTERM and SIGINT: from here on they are what [`Server::wait`] waits for. To be called before
     /// anybody is told that the server is there.
     pub(crate) fn signals(&self) -> Result<Signals, Failure> {
@@ -464,6 +503,7 @@ impl Server {
     /// Stops listening, answers what was taken, makes everything visible and commits it.
     pub(crate) fn stop(mut self, drain: Duration) -> bool {
         self.stop.cancel();
+        self.hunts.stop();
         if let Some(http) = self.http.take() {
             let _ = self.runtime.block_on(http);
         }
@@ -475,6 +515,9 @@ impl Server {
         }
         if let Some(deliverers) = self.deliverers.take() {
             self.runtime.block_on(deliverers.stop());
+        }
+        if let Some(hunting) = self.hunting.take() {
+            let _ = self.runtime.block_on(hunting);
         }
         self.gateway.stop();
         self.stopping.store(true, Ordering::Release);

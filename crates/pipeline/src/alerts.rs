@@ -10,7 +10,7 @@ use arrow::array::{
     RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondArray,
     UInt64Array,
 };
-use arrow::datatypes::{Field, FieldRef, Int32Type, Schema, TimestampMicrosecondType};
+use arrow::datatypes::{Field, FieldRef, Int32Type, Schema, TimestampMicrosecondType, UInt64Type};
 use arrow::error::ArrowError;
 use palisade_event::column::Text;
 use palisade_event::schema::{Core, alert_fields};
@@ -169,7 +169,7 @@ impl<'a> Source<'a> {
     }
 
     /// The row of `alerts` for an alert about one record.
-    fn row(&self, offset: Offset, alert: RowAlert) -> AlertRow {
+    fn row(&self, position: u64, alert: RowAlert) -> AlertRow {
         let row = alert.row;
         let get = |text: &Option<Text<'_>>| text.and_then(|text| text.get(row)).map(str::to_owned);
         let tenant = get(&self.ids.tenant).unwrap_or_default();
@@ -205,7 +205,7 @@ impl<'a> Source<'a> {
             ingest_time: micros(self.ingest_time, row),
             first_time: time,
             last_time: time,
-            position: offset.position(row),
+            position,
             id: id.to_string(),
             revision: 0,
             event_id: get(&self.ids.event_id),
@@ -242,9 +242,21 @@ pub struct BuiltAlerts {
 
 /// The rows for the alerts about records of one frame. Alerts are put in the order of (row, detector), so the result
 /// does not depend on which detector ran first (I3).
-pub(crate) fn rows(
+pub(crate) fn rows(batch: &RecordBatch, offset: Offset, alerts: Vec<RowAlert>) -> Vec<AlertRow> {
+    rows_at(batch, |row| offset.position(row), alerts)
+}
+
+/// The same for rows as they are stored, which know their positions themselves.
+pub(crate) fn stored_rows(batch: &RecordBatch, alerts: Vec<RowAlert>) -> Vec<AlertRow> {
+    let positions = batch.column_by_name(Core::Position.name());
+    let positions = positions.and_then(|column| column.as_primitive_opt::<UInt64Type>());
+    let at = |row| positions.filter(|array| row < array.len()).map_or(0, |array| array.value(row));
+    rows_at(batch, at, alerts)
+}
+
+fn rows_at(
     batch: &RecordBatch,
-    offset: Offset,
+    position: impl Fn(usize) -> u64,
     mut alerts: Vec<RowAlert>,
 ) -> Vec<AlertRow> {
     if alerts.is_empty() {
@@ -252,7 +264,7 @@ pub(crate) fn rows(
     }
     alerts.sort_by(|a, b| (a.row, a.detector, &a.rule_id).cmp(&(b.row, b.detector, &b.rule_id)));
     let source = Source::of(batch);
-    alerts.into_iter().map(|alert| source.row(offset, alert)).collect()
+    alerts.into_iter().map(|alert| source.row(position(alert.row), alert)).collect()
 }
 
 /// Texts of which few are distinct.

@@ -11,6 +11,7 @@ use crate::control::{Backfill, BackfillStep, InForce, StoredAlert, StoredHit, St
 use crate::detectors::rule_alerts;
 use crate::engine::Engine;
 use crate::error::PipelineError;
+use crate::hunt::OF_ALERTS;
 use crate::metrics::Metrics;
 use crate::priority::yield_to_others;
 use crate::rules::counting::hit_rows;
@@ -144,14 +145,14 @@ impl Backfiller {
     ) -> Result<(), Stop> {
         let set = &in_force.rules.content.set;
         let full = self.books.get(set).map_err(Stop::Failed)?;
-        let is_wanted = |id: &str| backfill.wanted.rules.contains(id);
         let makes = |rules: &Rules| alerting(rules, backfill);
         let mut job = Job {
             backfill,
             rules: Arc::new(if set.is_empty() {
                 Rules::compile(crate::rules::RuleTexts::default())
             } else {
-                Rules::compile_only(self.books.texts(set).map_err(Stop::Failed)?, is_wanted)
+                let texts = self.books.texts(set).map_err(Stop::Failed)?;
+                Rules::compile_only(texts, &backfill.wanted.rules)
             }),
             alerts: full.iter().flat_map(|rules| makes(rules)).collect(),
             hits: Hits::new(),
@@ -257,6 +258,8 @@ impl Job<'_> {
         stop: &AtomicBool,
     ) -> Result<Found, Stop> {
         let mut found = Found::default();
+        let book = &self.rules.book;
+        let reads = book.reads(&book.matcher().groups_of(|_| true));
         let owner = &self.backfill.wanted.owner;
         let concerned = tenants(snapshot).into_iter();
         let concerned = concerned.filter(|tenant| owner.is_empty() || tenant.as_str() == owner);
@@ -266,7 +269,13 @@ impl Job<'_> {
                 if Offset(self.backfill.offset) <= segment.file().meta.from {
                     continue;
                 }
-                for batch in segment.read(&|_| true)? {
+                let all = self.rules.has_exceptions(tenant.as_str());
+                let schema = Arc::clone(segment.schema());
+                let wanted = |name: &str| {
+                    all || Core::by_name(name).is_some_and(|core| OF_ALERTS.contains(&core))
+                        || schema.field_with_name(name).is_ok_and(|field| reads.wants(field))
+                };
+                for batch in segment.read(&wanted)? {
                     if stop.load(Ordering::Acquire) {
                         return Err(Stop::Told);
                     }

@@ -1,4 +1,15 @@
-//! Rules and correlations over batches that are all there: hunts over stored rows, tests of rules.
+//! Rules and correlations over what is all there: hunts over stored rows ([`Hunt`], [`jobs`]), and batches for tests of
+//! rules ([`alerts_of`]).
+
+mod gather;
+mod history;
+mod job;
+pub mod jobs;
+mod results;
+
+pub use gather::{FoundAlert, HuntError, HuntLimits};
+pub(crate) use history::OF_ALERTS;
+pub use history::{Hunt, HuntReport, Progress};
 
 use crate::alerts::RecordIds;
 use crate::rules::Rules;
@@ -23,7 +34,7 @@ struct Kept {
     value: Value,
 }
 
-/// What a hunt has found so far.
+/// What was found in batches so far.
 #[derive(Debug, Default)]
 pub struct Found {
     hits: Hits,

@@ -125,12 +125,12 @@ impl Rules {
 
     /// Compiles of a set only the rules and correlations with these ids, and what such correlations refer to.
     #[must_use]
-    pub fn compile_only(texts: RuleTexts, wanted: impl Fn(&str) -> bool) -> Self {
+    pub fn compile_only(texts: RuleTexts, ids: &BTreeSet<String>) -> Self {
         let mut loader = Loader::default();
         for source in sources(&texts) {
             loader.add_of(source.owner.as_ref(), source.name, source.text);
         }
-        let book = Book::of(loader.finish().only(wanted));
+        let book = Book::of(loader.finish().only(ids));
         Self::of(Arc::new(book), texts.tenants, None)
     }
 
@@ -158,6 +158,18 @@ impl Rules {
     /// Writes the rules that the rows of a batch match over `hits`, as the settings of their tenants leave them.
     pub fn matches(&self, batch: &RecordBatch, hits: &mut Hits) {
         self.book.matcher().matches(batch, hits);
+        self.sift(batch, hits);
+    }
+
+    /// Whether a tenant has exceptions, which may look at any field.
+    #[must_use]
+    pub fn has_exceptions(&self, tenant: &str) -> bool {
+        self.effects.get(tenant).is_some_and(|effects| !effects.exceptions.is_empty())
+    }
+
+    /// Leaves out the matches that the settings of the rows' tenants do; the batch has the columns that their exceptions
+    /// look at.
+    pub fn sift(&self, batch: &RecordBatch, hits: &mut Hits) {
         if self.effects.is_empty() || hits.is_empty() {
             return;
         }

@@ -1,7 +1,7 @@
 //! A rule book: the rules and correlations of a set of texts, compiled, and how the matches of rules reach the
 //! correlations that count them.
 
-use crate::batch::Columns;
+use crate::batch::{Columns, Reads};
 use crate::correlation::{
     BaseRule, Correlation, Correlations, Defaults, Draft, Measure, Value, Version, group_key,
     number, value_hash,
@@ -10,7 +10,7 @@ use crate::error::{Kind, Refusal};
 use crate::expr::Expr;
 use crate::field::Field;
 use crate::load::{self, Loader, RuleSet};
-use crate::matcher::{Hits, Matcher, Rows, Workshop};
+use crate::matcher::{Groups, Hits, Matcher, Rows, Workshop};
 use crate::pipeline::Pipelines;
 use crate::rule::Rule;
 use arrow::array::RecordBatch;
@@ -216,6 +216,24 @@ impl Book {
         self.alerts.get(ordinal as usize).copied().unwrap_or_default()
     }
 
+    /// Whether correlations count the matches of a rule.
+    #[must_use]
+    pub fn is_counted(&self, ordinal: u32) -> bool {
+        self.readers.get(ordinal as usize).is_some_and(|readers| !readers.is_empty())
+    }
+
+    /// The columns from which the matches of some groups of rules come, and what correlations count of them.
+    #[must_use]
+    pub fn reads(&self, groups: &Groups) -> Reads {
+        let mut reads = self.matcher.reads(groups);
+        for rule in self.matcher.rules_of(groups) {
+            for reader in self.readers.get(rule as usize).into_iter().flatten() {
+                reader.group.iter().chain(&reader.value).for_each(|field| reads.add(field));
+            }
+        }
+        reads
+    }
+
     /// Whether nothing can come of any record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -226,9 +244,7 @@ impl Book {
     /// field of the group is in no group and left out.
     #[must_use]
     pub fn counted(&self, batch: &RecordBatch, hits: &Hits) -> Vec<Counted> {
-        let reads = |(_, rule): &(usize, u32)| {
-            self.readers.get(*rule as usize).is_some_and(|readers| !readers.is_empty())
-        };
+        let reads = |(_, rule): &(usize, u32)| self.is_counted(*rule);
         let mut hits = hits.iter().filter(reads).peekable();
         let mut counted = Vec::new();
         if hits.peek().is_none() {

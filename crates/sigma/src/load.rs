@@ -5,7 +5,6 @@ mod read;
 
 pub use read::{Part, parts};
 
-use crate::correlation::called;
 use crate::error::{Checked, Fault, Kind, Refusal};
 use crate::expr::Expr;
 use crate::field::Field;
@@ -297,20 +296,6 @@ impl RuleSet {
     /// The loaded rules. A rule's place here is its ordinal.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = &Arc<Rule>> {
         self.rules.iter().map(|(rule, _)| rule)
-    }
-
-    /// Only the rules and correlations with these ids, and the rules that such correlations refer to.
-    #[must_use]
-    pub fn only(mut self, wanted: impl Fn(&str) -> bool) -> Self {
-        self.correlations.retain(|correlation| wanted(called(&correlation.rule)));
-        let reads = self.correlations.iter().flat_map(|correlation| &correlation.rule.rules);
-        let referred: BTreeSet<&str> = reads.map(String::as_str).collect();
-        let is_referred = |rule: &Rule| {
-            let name = rule.name.as_deref();
-            referred.contains(&*rule.id) || name.is_some_and(|name| referred.contains(name))
-        };
-        self.rules.retain(|(rule, _)| wanted(&rule.id) || is_referred(rule));
-        self
     }
 
     /// The documents that were not loaded, in the order in which they were met.

@@ -18,6 +18,7 @@ mod files;
 mod functions;
 mod like;
 mod memory;
+mod parts;
 mod prune;
 mod reach;
 mod schema;
@@ -28,6 +29,7 @@ mod views;
 
 pub use files::{ReadCache, ReadError};
 pub use functions::overflow_get;
+pub use parts::{PartRows, StoredPart};
 pub use reach::{Reach, reach};
 pub use stored::{StoredSegment, stored_memory, stored_segments};
 

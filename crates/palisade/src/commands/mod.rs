@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod dlq;
+pub(crate) mod hunt;
 pub(crate) mod ingest;
 pub(crate) mod key;
 pub(crate) mod log;

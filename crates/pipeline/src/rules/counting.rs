@@ -304,7 +304,7 @@ fn record_id(text: &str) -> RecordId {
 
 /// Whether the alerts of a correlation that others read are alerts themselves: where one of these says so, or all are a
 /// tenant's own over one of the installation's.
-fn is_alert(correlations: &Correlations, place: usize) -> bool {
+pub(crate) fn is_alert(correlations: &Correlations, place: usize) -> bool {
     let owner = correlations.get(place).and_then(|read| read.owner.as_deref());
     let readers = correlations.readers_of_correlation(place);
     let mut readers = readers
@@ -320,7 +320,8 @@ fn level(correlation: &Correlation) -> Level {
     named.unwrap_or(Level::Medium)
 }
 
-fn row(
+/// The row of the table `alerts` of a revision; `None` where the tenant has disabled the correlation.
+pub(crate) fn row(
     rules: &Rules,
     correlation: &Correlation,
     revision: &Revision,

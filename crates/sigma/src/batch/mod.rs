@@ -7,8 +7,11 @@
 
 mod cell;
 mod column;
+mod reads;
 
 pub(crate) use cell::Cell;
+pub(crate) use reads::Present;
+pub use reads::Reads;
 
 use crate::field::{ANY_NAME, Field};
 use arrow::array::{Array, RecordBatch};

@@ -5,6 +5,7 @@ use super::hit::{BACKFILL, Hit, HitKind, Origin, Position};
 use super::live::{Live, Options, SnapshotError};
 use super::reference::{Range, first_cuts};
 use super::resolve::Correlations;
+use palisade_event::time::SECOND;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -253,51 +254,147 @@ fn stages(correlations: &Correlations) -> u8 {
     correlations.iter().map(|(_, correlation)| correlation.depth).max().unwrap_or(0)
 }
 
-/// The final alerts over a range, from the hits of its records **sorted by time**: the live evaluator, told that nothing
-/// comes before the hit that it is at. `correlations`' order and that of equal alerts is that of [`Standings::into_alerts`].
+/// A hunt at work: the live evaluator, told that nothing comes before the hit that it is at.
+#[derive(Debug)]
+pub struct Hunting {
+    cascade: Cascade,
+    range: Range,
+    standings: Standings,
+    out: Vec<Revision>,
+    domains: BTreeSet<String>,
+    offset: u64,
+    since_tick: u32,
+}
+
+impl Hunting {
+    /// A hunt over a range.
+    #[must_use]
+    pub fn new(
+        correlations: &Correlations,
+        range: Range,
+        (spread, options): (u16, Options),
+    ) -> Self {
+        Self {
+            cascade: Cascade::new(correlations.clone(), spread, options, range),
+            range,
+            standings: Standings::default(),
+            out: Vec::new(),
+            domains: BTreeSet::new(),
+            offset: 0,
+            since_tick: 0,
+        }
+    }
+
+    /// Takes in a record's hit. None before had a later time.
+    pub fn hit(&mut self, hit: &Hit<'_>) {
+        if !self.domains.contains(hit.domain) {
+            self.domains.insert(hit.domain.to_owned());
+        }
+        debug_assert!(hit.kind == HitKind::Record, "alerts are made here");
+        self.offset += 1;
+        self.since_tick += 1;
+        if self.since_tick == HITS_PER_TICK {
+            self.since_tick = 0;
+            for domain in &self.domains {
+                self.cascade.progress(domain, hit.time, Some(hit.time), &mut self.out);
+            }
+            self.cascade.tick(self.domains.iter().map(String::as_str), &mut self.out);
+            self.out.drain(..).for_each(|revision| self.standings.apply(&revision));
+        }
+        let position = Position { offset: self.offset, row: 0, ordinal: 0 };
+        self.cascade.hit(position, hit, &mut self.out);
+    }
+
+    /// The alerts that stand, in the order of [`Standings::into_alerts`].
+    #[must_use]
+    pub fn finish(mut self) -> Vec<Alert> {
+        for domain in &self.domains {
+            self.cascade.end(domain, &mut self.out);
+        }
+        self.out.iter().for_each(|revision| self.standings.apply(revision));
+        let (correlations, range) = (&self.cascade.correlations, self.range);
+        let cuts = first_cuts(correlations, range.start);
+        let answers = |alert: &Alert| {
+            cuts.get(alert.correlation).is_none_or(|cut| alert.opened >= *cut)
+                && range.end.is_none_or(|end| alert.opened < end)
+        };
+        let mut alerts: Vec<Alert> =
+            self.standings.into_alerts().into_iter().filter(answers).collect();
+        // What decides at the end or later is left open, also in an episode that opened before.
+        for alert in &mut alerts {
+            if let (Some(end), Some(correlation)) = (range.end, correlations.get(alert.correlation))
+            {
+                alert.evidence.retain(|evidence| correlation.decided_at(evidence.time) < end);
+            }
+        }
+        alerts
+    }
+}
+
+/// From where on the hits of records have to be known so that every correlation answers from `start` on (K2).
+#[must_use]
+pub fn lead(correlations: &Correlations, start: i64) -> i64 {
+    let mut from = start;
+    // From when on each has to answer: those that are read stand before their readers.
+    let mut since = vec![start; correlations.len()];
+    let places: Vec<_> = correlations.iter().collect();
+    for (place, correlation) in places.into_iter().rev() {
+        let Some(answers) = since.get(place) else { continue };
+        let cut = answers.div_euclid(correlation.period()).saturating_mul(correlation.period());
+        let needed = cut.saturating_sub(correlation.timespan);
+        from = from.min(needed.saturating_sub(300 * SECOND));
+        for below in correlation.reads() {
+            if let Some(since) = since.get_mut(below) {
+                *since = needed.min(*since);
+            }
+        }
+    }
+    from
+}
+
+/// The final alerts over a range, from the hits of its records **sorted by time**.
 #[must_use]
 pub fn hunt<'h>(
     correlations: &Correlations,
     hits: impl IntoIterator<Item = Hit<'h>>,
     range: Range,
-    (spread, options): (u16, Options),
+    options: (u16, Options),
 ) -> Vec<Alert> {
-    let mut cascade = Cascade::new(correlations.clone(), spread, options, range);
-    let (mut standings, mut out) = (Standings::default(), Vec::new());
-    let mut domains: BTreeSet<String> = BTreeSet::new();
-    let (mut offset, mut since_tick) = (0, 0);
+    let mut hunting = Hunting::new(correlations, range, options);
     for hit in hits {
-        if !domains.contains(hit.domain) {
-            domains.insert(hit.domain.to_owned());
-        }
-        debug_assert!(hit.kind == HitKind::Record, "alerts are made here");
-        offset += 1;
-        since_tick += 1;
-        if since_tick == HITS_PER_TICK {
-            since_tick = 0;
-            for domain in &domains {
-                cascade.progress(domain, hit.time, Some(hit.time), &mut out);
-            }
-            cascade.tick(domains.iter().map(String::as_str), &mut out);
-            out.drain(..).for_each(|revision| standings.apply(&revision));
-        }
-        cascade.hit(Position { offset, row: 0, ordinal: 0 }, &hit, &mut out);
+        hunting.hit(&hit);
     }
-    for domain in &domains {
-        cascade.end(domain, &mut out);
-    }
-    out.iter().for_each(|revision| standings.apply(revision));
-    let cuts = first_cuts(correlations, range.start);
-    let answers = |alert: &Alert| {
-        cuts.get(alert.correlation).is_none_or(|cut| alert.opened >= *cut)
-            && range.end.is_none_or(|end| alert.opened < end)
-    };
-    let mut alerts: Vec<Alert> = standings.into_alerts().into_iter().filter(answers).collect();
-    // What decides at the end or later is left open, also in an episode that opened before.
-    for alert in &mut alerts {
-        if let (Some(end), Some(correlation)) = (range.end, correlations.get(alert.correlation)) {
-            alert.evidence.retain(|evidence| correlation.decided_at(evidence.time) < end);
+    hunting.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Book;
+
+    #[test]
+    fn a_lead_lets_every_correlation_answer_from_the_start_on() {
+        let rule = "title: a\nname: a\nlogsource: {category: x}\ndetection: {s: {type: a}, condition: s}\n";
+        let over = |name: &str, below: &str, span: &str| {
+            format!(
+                "---\ntitle: {name}\nname: {name}\nid: {name}\ncorrelation:\n  type: event_count\n  rules: [{below}]\n  group-by: [user]\n  timespan: {span}\n  condition: {{gte: 2}}\n"
+            )
+        };
+        let text = format!(
+            "{rule}{}{}{}",
+            over("b", "a", "7h"),
+            over("c", "b", "1m"),
+            over("d", "c", "3d")
+        );
+        let book = Book::read([("rules.yml", text.as_str())]);
+        assert!(book.refused().is_empty(), "{:?}", book.refused());
+        for start in [0, 1_700_000_000_000_000, 1_767_571_200_000_000, 86_399_999_999] {
+            let from = lead(book.correlations(), start);
+            let cuts = first_cuts(book.correlations(), Some(from));
+            assert_eq!(cuts.len(), 3);
+            assert!(cuts.iter().all(|cut| *cut <= start), "{start}: {from} {cuts:?}");
+            // And not from much earlier: a period of the longest and the timespans.
+            assert!(start - from <= (12 * 86_400 + 5 * 86_400) * SECOND, "{start}: {from}");
         }
     }
-    alerts
 }

@@ -47,8 +47,8 @@ pub use hit::{
     BACKFILL, END_OF_TIME, Hit, HitKind, ONE, Origin, Position, Value, fixed_point, group_key,
     group_slot, group_values, normalise, number, value_hash,
 };
-pub use hunt::{Cascade, Standings, hunt};
+pub use hunt::{Cascade, Hunting, Standings, hunt, lead};
 pub use live::{Counters, Live, Options};
 pub use reference::{Range, first_cuts};
+pub(crate) use resolve::Draft;
 pub use resolve::{Correlations, Defaults, Resolved};
-pub(crate) use resolve::{Draft, called};

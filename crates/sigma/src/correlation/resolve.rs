@@ -182,7 +182,7 @@ struct Resolver<'a> {
 }
 
 /// What a correlation is called in messages and, lacking an id, in alerts.
-pub(crate) fn called(rule: &CorrelationRule) -> &str {
+fn called(rule: &CorrelationRule) -> &str {
     rule.id.as_deref().or(rule.name.as_deref()).unwrap_or(&rule.title)
 }
 

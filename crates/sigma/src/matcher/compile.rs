@@ -59,7 +59,11 @@ pub(super) struct Group {
     pub(super) dear: Vec<u32>,
     /// The indexed items of those fields.
     pub(super) dear_items: Vec<u32>,
+    /// For each item the field whose index finds it, [`NO_FIELD`] for others.
+    of_field: Vec<u32>,
 }
+
+const NO_FIELD: u32 = u32::MAX;
 
 /// The fields of all groups, each once.
 #[derive(Debug, Default)]
@@ -165,7 +169,15 @@ pub(super) fn group(rules: &[(u32, &Expr)], fields: &mut Fields) -> Group {
         .collect();
     dear_items.sort_unstable();
     dear_items.dedup();
+    let mut of_field = vec![NO_FIELD; compiler.items.len()];
+    let of_patterns = compiler.patterns.iter().map(|(field, item, _)| (*field, *item));
+    for (field, item) in of_patterns.chain(compiler.present.iter().copied()) {
+        if let Some(slot) = of_field.get_mut(item as usize) {
+            *slot = field;
+        }
+    }
     Group {
+        of_field,
         asked: compiler.asked as usize,
         dear,
         dear_items,
@@ -185,6 +197,11 @@ pub(super) fn reads(group: &Group) -> impl Iterator<Item = u32> {
         Decide::Indexed | Decide::Keyword(_) => [None, None],
     });
     group.fields.iter().map(|(field, _)| *field).chain(asked.flatten())
+}
+
+/// The field whose index finds an item; `None` when the item has no patterns.
+pub(super) fn indexed_field(group: &Group, item: u32) -> Option<u32> {
+    group.of_field.get(item as usize).copied().filter(|field| *field != NO_FIELD)
 }
 
 /// How many items have a pattern: what stands in many rules is likely to be common.

@@ -7,16 +7,21 @@
 //! union of the items of its values; the rules that have one of them as *witness*, an item that they
 //! can't match without, are its candidates, and only their conditions are evaluated. Regular
 //! expressions, networks and other tests are asked last, once for each distinct value.
+//!
+//! Who reads rows from disk can ask in steps ([`Groups`]): which groups can match at all with the columns that there
+//! are, which rows belong to them by the few columns that decide that, and only then the matches.
 
 mod compile;
 mod explain;
 mod grams;
+mod groups;
 mod index;
 mod keyword;
 mod run;
 mod test;
 
 pub use explain::{Explanation, Reason};
+pub use groups::Groups;
 pub(crate) use test::Rows;
 
 use crate::batch::Columns;
@@ -243,9 +248,23 @@ impl Matcher {
 
     /// Writes the rules that each row of a batch matches over `hits`.
     pub fn matches(&self, batch: &RecordBatch, hits: &mut Hits) {
+        self.matches_of(batch, None, hits);
+    }
+
+    /// The same, of the rules in these groups only.
+    pub fn matches_of(&self, batch: &RecordBatch, of: Option<&Groups>, hits: &mut Hits) {
         let rows = batch.num_rows();
         let mut values = Values::new(Columns::new(batch), self.fields.len());
-        let members = self.route(batch, &mut values, hits);
+        let mut members: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
+        hits.routed = 0;
+        self.route(batch, &mut values, |row, groups| {
+            hits.routed += usize::from(!groups.is_empty());
+            for group in groups.iter().filter(|group| of.is_none_or(|of| of.has(**group))) {
+                if let Some(rows) = members.get_mut(*group as usize) {
+                    rows.push(row as u32);
+                }
+            }
+        });
         let mut pairs: Vec<(u32, u32)> = Vec::new();
         let mut out = Vec::new();
         for (Placed { group, ordinals }, rows) in self.groups.iter().zip(&members) {
@@ -274,11 +293,18 @@ impl Matcher {
     /// Adds to the number of each rule, by its ordinal, how many rows of a batch belong to its log source.
     pub fn count_sources(&self, batch: &RecordBatch, rows: &mut [u64]) {
         let mut values = Values::new(Columns::new(batch), self.fields.len());
-        let members = self.route(batch, &mut values, &mut Hits::new());
+        let mut members = vec![0; self.groups.len()];
+        self.route(batch, &mut values, |_, groups| {
+            for group in groups {
+                if let Some(members) = members.get_mut(*group as usize) {
+                    *members += 1;
+                }
+            }
+        });
         for (Placed { ordinals, .. }, members) in self.groups.iter().zip(&members) {
             for ordinal in ordinals {
                 if let Some(rows) = rows.get_mut(*ordinal as usize) {
-                    *rows += members.len() as u64;
+                    *rows += members;
                 }
             }
         }
@@ -293,17 +319,16 @@ impl Matcher {
         Run::new(group, rows, |place| values.has(place))
     }
 
-    /// The rows of each group.
+    /// Tells for each row its groups.
     fn route(
         &self,
         batch: &RecordBatch,
         values: &mut Values<'_>,
-        hits: &mut Hits,
-    ) -> Vec<Vec<u32>> {
-        let mut members: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
+        mut each: impl FnMut(usize, &[u32]),
+    ) {
         let has_own = self.sources.iter().any(|place| !place.own.is_empty());
         let tenants = Text::in_batch(batch, Core::Tenant.name()).filter(|_| has_own);
-        hits.routed = 0;
+        let mut of_row = Vec::new();
         let mut run = self.run(&self.router, &[], values);
         // Classes by cheap fields, with their groups where these tell them; else by all fields.
         let mut cheap: HashMap<(u32, u32), u32, FixedState> = HashMap::default();
@@ -325,19 +350,12 @@ impl Matcher {
                 }
             };
             let tenant = tenants.and_then(|tenants| tenants.get(row));
-            let mut looked_at = false;
-            for source in groups.iter() {
-                let Some(place) = self.sources.get(*source as usize) else { continue };
-                let own = tenant.and_then(|tenant| place.own.get(tenant));
-                for group in [place.shared.as_ref(), own].into_iter().flatten() {
-                    if let Some(rows) = members.get_mut(*group as usize) {
-                        rows.push(row as u32);
-                        looked_at = true;
-                    }
-                }
+            of_row.clear();
+            for place in groups.iter().filter_map(|source| self.sources.get(*source as usize)) {
+                of_row.extend(place.shared);
+                of_row.extend(tenant.and_then(|tenant| place.own.get(tenant)));
             }
-            hits.routed += usize::from(looked_at);
+            each(row, &of_row);
         }
-        members
     }
 }

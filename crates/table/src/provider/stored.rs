@@ -108,6 +108,15 @@ impl StoredSegment {
         self.rows.iter().map(|range| range.end - range.start).sum()
     }
 
+    pub(super) fn footer(&self) -> &Arc<Footer> {
+        &self.footer
+    }
+
+    /// Its rows, numbered over the whole file.
+    pub(super) fn ranges(&self) -> &[Range<u64>] {
+        &self.rows
+    }
+
     /// The segment.
     #[must_use]
     pub fn file(&self) -> &Arc<SegmentFile> {
@@ -176,7 +185,7 @@ fn between(batch: &RecordBatch, times: &Range<i64>) -> Option<RecordBatch> {
 }
 
 /// A file's columns with texts as dictionaries.
-fn all_columns(schema: &Schema) -> Schema {
+pub(super) fn all_columns(schema: &Schema) -> Schema {
     let fields = schema.fields().iter().map(|field| {
         let read = match field.data_type() {
             DataType::Utf8View if is_json(field) => DataType::Utf8,

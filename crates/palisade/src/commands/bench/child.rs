@@ -136,12 +136,7 @@ impl ServerProcess {
 
     /// CPU seconds that it has used, in user and system mode.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.unwrap_or_default();
-        // The name in parentheses may hold anything; the 12th and 13th fields after it are the times.
-        let after = stat.rsplit(')').next().unwrap_or("");
-        let times = after.split_whitespace().skip(11).take(2);
-        times.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
+        cpu_seconds(&self.child.id().to_string())
     }
 
     /// The most memory that it has held, in bytes.
@@ -237,4 +232,13 @@ fn list(directory: &Path, files: &mut Vec<(PathBuf, u64)>) {
             Err(_) => {}
         }
     }
+}
+
+/// CPU seconds that a process (`self` is this one) has used, in user and system mode, its ended threads included.
+pub(super) fn cpu_seconds(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name in parentheses may hold anything; the 12th and 13th fields after it are the times.
+    let after = stat.rsplit(')').next().unwrap_or("");
+    let times = after.split_whitespace().skip(11).take(2);
+    times.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
 }

@@ -2,6 +2,7 @@
 
 mod child;
 mod crash;
+mod hunt;
 mod ingest;
 mod query;
 mod rules;
@@ -23,6 +24,8 @@ pub(crate) struct Bench {
 enum What {
     /// Kill servers under load: nothing acknowledged may be lost, nothing doubled, no alert differ.
     Crash(crash::Crash),
+    /// Rules over stored history: all of them, and some alone.
+    Hunt(hunt::Hunt),
     /// Ingestion over HTTP on loopback: CPU per event, rate, latencies, stored bytes, memory.
     Ingest(ingest::Ingest),
     /// Queries against ClickHouse's engine on the same files, or StreamGuard's endpoints over HTTP.
@@ -38,6 +41,7 @@ impl Bench {
     pub(crate) fn run(self, config: &Config, data: Option<&Path>) -> Outcome {
         match self.what {
             What::Crash(crash) => crash.run(),
+            What::Hunt(hunt) => hunt.run(config, data),
             What::Ingest(ingest) => ingest.run(),
             What::Query(query) => query.run(config, data),
             What::Rules(rules) => rules.run(),

@@ -16,7 +16,7 @@
 
 mod answers;
 mod clickhouse;
-mod data;
+pub(super) mod data;
 mod questions;
 mod rest;
 

@@ -4,7 +4,7 @@
 //! values outlives a batch. Decoding is excluded for both: the matcher gets batches, the peer parsed documents
 //! with the log source that its routing asks for. Both run on one thread, in turn, on the same events.
 
-mod vary;
+pub(super) mod vary;
 
 use crate::Outcome;
 use crate::event_files;
@@ -16,7 +16,7 @@ use palisade_sigma::{Book, Hits};
 use rsigma_eval::event::JsonEvent;
 use rsigma_eval::{Engine, LogSourceExtractor};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use vary::{Random, label, vary};
@@ -56,7 +56,7 @@ impl Sigma {
         let book = Book::read(files.clone());
         let compiled = begun.elapsed().as_secs_f64();
         let engine = peer(files.map(|(_, text)| text));
-        let originals = self.documents()?;
+        let originals = documents(&self.events)?;
         if originals.is_empty() {
             return Err(format!("no events at {}", self.events.display()).into());
         }
@@ -116,27 +116,6 @@ impl Sigma {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The events as documents.
-    fn documents(&self) -> Result<Vec<Value>, Failure> {
-        let mut documents = Vec::new();
-        for path in event_files::find(&self.events)? {
-            if path.file_name().is_some_and(|name| name == "manifest.json") {
-                continue;
-            }
-            let bytes = event_files::unpacked(&path)?;
-            if !matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) {
-                continue;
-            }
-            for document in serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>() {
-                match document.map_err(|error| format!("{}: {error}", path.display()))? {
-                    Value::Array(several) => documents.extend(several),
-                    one => documents.push(one),
-                }
-            }
-        }
-        Ok(documents)
-    }
-
     fn batches(&self, events: &[Value]) -> Result<Vec<RecordBatch>, Failure> {
         let mut batches = Vec::new();
         for chunk in events.chunks(self.batch.max(1)) {
@@ -149,6 +128,27 @@ impl Sigma {
         }
         Ok(batches)
     }
+}
+
+/// The events of files as documents.
+pub(super) fn documents(events: &Path) -> Result<Vec<Value>, Failure> {
+    let mut documents = Vec::new();
+    for path in event_files::find(events)? {
+        if path.file_name().is_some_and(|name| name == "manifest.json") {
+            continue;
+        }
+        let bytes = event_files::unpacked(&path)?;
+        if !matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) {
+            continue;
+        }
+        for document in serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>() {
+            match document.map_err(|error| format!("{}: {error}", path.display()))? {
+                Value::Array(several) => documents.extend(several),
+                one => documents.push(one),
+            }
+        }
+    }
+    Ok(documents)
 }
 
 /// The peer with the same rules.

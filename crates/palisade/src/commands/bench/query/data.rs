@@ -1,4 +1,4 @@
-//! The rows of the measurement: made once by a server of this process, used again by later runs.
+//! The rows of a measurement: made once by a server of this process, used again by later runs.
 
 use crate::config::Config;
 use crate::reload::Source;
@@ -19,16 +19,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Says, once all rows are there, what a directory holds.
-const MARK: &str = "bench-query.json";
 /// Events of a submission, and how many submissions are on their way at once.
 const BATCH: u64 = 2_000;
 const FLYING: usize = 16;
 
+/// Says, once all rows are there, what a directory holds.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Mark {
-    rows: u64,
-    seed: u64,
+pub(in crate::commands::bench) struct Mark {
+    /// Of which measurement.
+    pub(in crate::commands::bench) what: String,
+    pub(in crate::commands::bench) rows: u64,
+    pub(in crate::commands::bench) seed: u64,
 }
 
 /// The settings of a server on this directory that nobody else talks to.
@@ -41,18 +42,33 @@ pub(super) fn alone(config: &Config, directory: &Path) -> Config {
     alone
 }
 
-/// Makes the rows, unless the directory has them.
+/// Makes the rows of the published generator, unless the directory has them.
 pub(super) fn prepare(
     config: &Config,
     directory: &Path,
     rows: u64,
     seed: u64,
 ) -> Result<(), Failure> {
-    let mark = Mark { rows, seed };
-    let path = directory.join(MARK);
+    let mark = Mark { what: "query".to_owned(), rows, seed };
+    let mut generator = Generator::new(seed, USERS, IdStyle::StreamGuard);
+    prepare_with(config, directory, &mark, |count| {
+        let mut body = Vec::new();
+        generator.fill(usize::try_from(count)?, &mut body);
+        Ok(body)
+    })
+}
+
+/// Makes the rows of a mark, unless the directory has them: `body` gives the next so many events as JSON lines.
+pub(in crate::commands::bench) fn prepare_with(
+    config: &Config,
+    directory: &Path,
+    mark: &Mark,
+    body: impl FnMut(u64) -> Result<Vec<u8>, Failure>,
+) -> Result<(), Failure> {
+    let path = directory.join(format!("bench-{}.json", mark.what));
     if let Ok(bytes) = std::fs::read(&path) {
         let found: Mark = serde_json::from_slice(&bytes)?;
-        if found == mark {
+        if found == *mark {
             return Ok(());
         }
         return Err(format!(
@@ -73,7 +89,7 @@ pub(super) fn prepare(
     }
     let config = alone(config, directory);
     let server = Server::start(&config, Source::default())?;
-    let sent = server.block_on(send(&server, rows, seed));
+    let sent = server.block_on(send(&server, mark.rows, body));
     let visible = sent.is_ok() && server.engine().wait_visible(Duration::from_secs(600));
     let drained = server.stop(Duration::from_secs(600));
     sent?;
@@ -81,24 +97,26 @@ pub(super) fn prepare(
         return Err("the rows could not be committed in time".into());
     }
     compact(&config)?;
-    std::fs::write(&path, serde_json::to_vec(&mark)?)?;
+    std::fs::write(&path, serde_json::to_vec(mark)?)?;
     Ok(())
 }
 
 /// Sends the rows to the gateway, as a front door does.
-async fn send(server: &Server, rows: u64, seed: u64) -> Result<(), Failure> {
+async fn send(
+    server: &Server,
+    rows: u64,
+    mut body: impl FnMut(u64) -> Result<Vec<u8>, Failure>,
+) -> Result<(), Failure> {
     let bar = ProgressBar::new(rows).with_style(ProgressStyle::with_template(
         "{elapsed_precise} {wide_bar} {human_pos}/{human_len} events, {per_sec}, {eta} left",
     )?);
-    let mut generator = Generator::new(seed, USERS, IdStyle::StreamGuard);
     let mut left = rows;
     let mut flying = JoinSet::new();
     loop {
         while left > 0 && flying.len() < FLYING {
             let count = left.min(BATCH);
             left -= count;
-            let mut body = Vec::new();
-            generator.fill(usize::try_from(count)?, &mut body);
+            let body = body(count)?;
             let submission = Submission {
                 tenant: TenantId::default_tenant(),
                 source: Arc::from("http"),
@@ -160,10 +178,11 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// The tables of a directory, open for reading.
-pub(super) struct Files {
-    tables: Arc<Tables>,
+pub(in crate::commands::bench) struct Files {
+    /// The tables.
+    pub(in crate::commands::bench) tables: Arc<Tables>,
     /// The Parquet files of `events`.
-    pub(super) paths: Vec<PathBuf>,
+    pub(in crate::commands::bench) paths: Vec<PathBuf>,
     _catalog: Catalog,
     _runtime: tokio::runtime::Runtime,
 }
@@ -176,7 +195,10 @@ impl Files {
 }
 
 /// Opens the tables of a directory.
-pub(super) fn open(config: &Config, directory: &Path) -> Result<Files, Failure> {
+pub(in crate::commands::bench) fn open(
+    config: &Config,
+    directory: &Path,
+) -> Result<Files, Failure> {
     let runtime = runtime()?;
     let catalog = runtime.block_on(open_catalog(&alone(config, directory), false))?;
     let commits = Arc::new(catalog.blocking(runtime.handle().clone()));

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 /// A small generator, so that runs are alike.
-pub(super) struct Random(u64);
+pub(in crate::commands::bench) struct Random(u64);
 
 impl Random {
     /// The generator of a seed.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::commands::bench) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -22,7 +22,7 @@ impl Random {
 
 /// Varies what differs from machine to machine: process ids, folders of users and programs, hashes,
 /// users, the ends of command lines.
-pub(super) fn vary(event: &mut Value, random: &mut Random) {
+pub(in crate::commands::bench) fn vary(event: &mut Value, random: &mut Random) {
     let Some(members) = event.as_object_mut() else { return };
     for (name, value) in members.iter_mut() {
         let number = random.next();
