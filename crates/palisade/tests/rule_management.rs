@@ -392,3 +392,30 @@ fn the_commands_work_with_and_without_a_server() {
     assert!(acme.alerts().contains(&"everywhere medium".to_owned()));
     server.terminate();
 }
+
+#[test]
+fn fields_that_rules_need_have_columns_beyond_the_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let server = Server::start_with(palisade(&data).env("PALISADE_LIMITS__DYNAMIC_COLUMNS", "10"));
+    let caller = Caller { server: &server, key: None };
+    let rule =
+        ADMIN.replace("id: admin", "id: zebra").replace("type: privilege_change", "zebra: 1");
+    let body = json!({"files": [{"name": "zebra.yml", "text": rule}]});
+    caller.does("POST", "/api/v1/rules?owner=installation", body);
+    let mut fields: serde_json::Map<String, Value> =
+        (0..40).map(|n| (format!("field_{n:02}"), json!(n))).collect();
+    fields.insert("event_id".into(), json!("1"));
+    fields.insert("type".into(), json!("login"));
+    fields.insert("zebra".into(), json!(1));
+    caller.send(&[Value::Object(fields)]);
+    assert_eq!(caller.alerts(), ["zebra critical"]);
+    let columns: Vec<String> = server
+        .rows("DESCRIBE events")
+        .iter()
+        .map(|row| row["column_name"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(columns.contains(&"zebra".to_owned()), "{columns:?}");
+    assert!(!columns.contains(&"field_39".to_owned()), "{columns:?}");
+    server.terminate();
+}
