@@ -19,7 +19,7 @@ use support::{Server, create_key, output, palisade, rows, text, until};
 const FAILED: &str = "title: Failed login\nid: failed\nname: failed_login\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type: login_failed\n  condition: selection\nlevel: low\n";
 const MANY: &str = "title: Many failed logins\nid: many\ncorrelation:\n  type: event_count\n  rules:\n    - failed_login\n  group-by:\n    - src_ip\n  timespan: 10m\n  condition:\n    gte: 5\nlevel: high\n";
 const ADMIN: &str = "title: New administrator\nid: admin\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type: privilege_change\n  condition: selection\nlevel: critical\n";
-const OWN: &str = "title: Own\nid: own\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type: door_opened\n  condition: selection\nlevel: medium\n";
+const OWN: &str = "title: Own\nid: own\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type: session_opened\n  condition: selection\nlevel: medium\n";
 const WRONG: &str = "title: Wrong\nid: wrong\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type|nonsense: x\n  condition: selection\n";
 
 fn start(data: &Path, rules: &Path) -> Server {
@@ -130,7 +130,7 @@ fn tenants_change_rules_for_themselves_and_it_lasts() {
 
     // Own rules are tried on own records, and nobody else sees them.
     for (caller, id) in [(&one, "a1"), (&other, "b1")] {
-        caller.send(&[event(id, "door_opened", "ada")]);
+        caller.send(&[event(id, "session_opened", "ada")]);
     }
     assert_eq!(one.alerts(), ["own medium"]);
     assert!(other.alerts().is_empty());
@@ -175,7 +175,7 @@ fn tenants_change_rules_for_themselves_and_it_lasts() {
 
     one.send(&[event("a2", "privilege_change", "ada")]);
     other.send(&[event("b2", "privilege_change", "ada")]);
-    one.send(&[event("a3", "door_opened", "tester"), event("a4", "door_opened", "eve")]);
+    one.send(&[event("a3", "session_opened", "tester"), event("a4", "session_opened", "eve")]);
     // Left out matches are not counted either: these are four, with the three before.
     let tests: Vec<Value> =
         (10..13).map(|n| event(&format!("f{n}"), "login_failed", "test-7")).collect();
@@ -189,7 +189,7 @@ fn tenants_change_rules_for_themselves_and_it_lasts() {
 
     let detail = one.does("GET", "/api/v1/rules/own", Value::Null);
     assert_eq!(detail["exceptions"], json!(["Over", "Test users"]), "{detail}");
-    assert!(detail["text"].as_str().unwrap().contains("door_opened"), "{detail}");
+    assert!(detail["text"].as_str().unwrap().contains("session_opened"), "{detail}");
     assert_eq!(detail["fields"][0]["name"], "type");
     let disabled = one.does("GET", "/api/v1/rules?enabled=false", Value::Null);
     assert_eq!(disabled["rules"][0]["id"], "admin", "{disabled}");
@@ -200,7 +200,7 @@ fn tenants_change_rules_for_themselves_and_it_lasts() {
     one.does("DELETE", "/api/v1/rules/exceptions/Test%20users", Value::Null);
     one.does("PATCH", "/api/v1/rules/admin", json!({"enabled": true}));
     one.does("DELETE", "/api/v1/rules/own", Value::Null);
-    one.send(&[event("a5", "privilege_change", "ada"), event("a6", "door_opened", "tester")]);
+    one.send(&[event("a5", "privilege_change", "ada"), event("a6", "session_opened", "tester")]);
     assert_eq!(one.alerts(), ["admin critical", "many high", "own medium", "own medium"]);
     server.terminate();
 }
@@ -216,7 +216,7 @@ fn two_tenants_have_rules_of_one_id_and_replace_the_installations() {
     let [one, other] = [&acme, &blue].map(|key| of(&server, key));
     // The same correlation for both, over the installation's rule; and a rule in the place of the installation's.
     let few = MANY.replace("id: many", "id: few").replace("gte: 5", "gte: 2");
-    let admin = ADMIN.replace("privilege_change", "root_login");
+    let admin = ADMIN.replace("privilege_change", "login_root");
     for (caller, files) in [(&one, format!("{few}---\n{admin}")), (&other, few.clone())] {
         let body = json!({"files": [{"name": "x.yml", "text": files}]});
         let answer = caller.does("POST", "/api/v1/rules", body);
@@ -226,7 +226,7 @@ fn two_tenants_have_rules_of_one_id_and_replace_the_installations() {
         caller.send(&[
             event(&format!("{id}1"), "login_failed", "bob"),
             event(&format!("{id}2"), "privilege_change", "ada"),
-            event(&format!("{id}3"), "root_login", "ada"),
+            event(&format!("{id}3"), "login_root", "ada"),
         ]);
     }
     assert_eq!(one.alerts(), ["admin critical"]);
@@ -235,7 +235,7 @@ fn two_tenants_have_rules_of_one_id_and_replace_the_installations() {
         let sql = "SELECT fields FROM alerts WHERE rule_id = 'admin'";
         rows(server.ask(caller.key.as_deref(), sql).1.as_bytes())[0]["fields"].clone()
     };
-    assert_eq!(matched(&one), json!(["type=root_login"]));
+    assert_eq!(matched(&one), json!(["type=login_root"]));
     assert_eq!(matched(&other), json!(["type=privilege_change"]));
     // Each counts its own.
     one.send(&[event("a4", "login_failed", "bob")]);
@@ -345,7 +345,7 @@ fn the_commands_work_with_and_without_a_server() {
     let acme = of(&server, &key);
     let default = of(&server, &open);
     for caller in [&acme, &default] {
-        caller.send(&[event("1", "door_opened", "ada"), event("2", "privilege_change", "ada")]);
+        caller.send(&[event("1", "session_opened", "ada"), event("2", "privilege_change", "ada")]);
     }
     assert_eq!(acme.alerts(), ["admin critical", "own medium"]);
     assert!(default.alerts().is_empty());
@@ -368,7 +368,7 @@ fn the_commands_work_with_and_without_a_server() {
     }
     let listed = run(&key, &["exception", "list"]);
     assert_eq!(rows(&listed.stdout)[0]["name"], "Eve", "{listed:?}");
-    acme.send(&[event("3", "door_opened", "eve"), event("4", "door_opened", "ada")]);
+    acme.send(&[event("3", "session_opened", "eve"), event("4", "session_opened", "ada")]);
     assert_eq!(acme.alerts(), ["admin critical", "own high", "own medium"]);
     let reported = run(&key, &["report", path, "--id", "admin"]);
     assert_eq!(reported.status.code(), Some(1), "one document is wrong: {reported:?}");
@@ -378,7 +378,7 @@ fn the_commands_work_with_and_without_a_server() {
     // The installation's, by its administrators.
     let everyone = directory.path().join("everyone.yml");
     let everywhere =
-        OWN.replace("id: own", "id: everywhere").replace("door_opened", "window_opened");
+        OWN.replace("id: own", "id: everywhere").replace("session_opened", "session_window");
     std::fs::write(&everyone, everywhere).unwrap();
     let path = everyone.to_str().unwrap();
     assert!(!run(&key, &["deploy", path]).status.success());
@@ -388,7 +388,34 @@ fn the_commands_work_with_and_without_a_server() {
         text(&deployed.stdout).contains("never sent")
             || text(&deployed.stdout).contains("everywhere")
     );
-    acme.send(&[event("5", "window_opened", "ada")]);
+    acme.send(&[event("5", "session_window", "ada")]);
     assert!(acme.alerts().contains(&"everywhere medium".to_owned()));
+    server.terminate();
+}
+
+#[test]
+fn fields_that_rules_need_have_columns_beyond_the_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let server = Server::start_with(palisade(&data).env("PALISADE_LIMITS__DYNAMIC_COLUMNS", "10"));
+    let caller = Caller { server: &server, key: None };
+    let rule =
+        ADMIN.replace("id: admin", "id: zebra").replace("type: privilege_change", "zebra: 1");
+    let body = json!({"files": [{"name": "zebra.yml", "text": rule}]});
+    caller.does("POST", "/api/v1/rules?owner=installation", body);
+    let mut fields: serde_json::Map<String, Value> =
+        (0..40).map(|n| (format!("field_{n:02}"), json!(n))).collect();
+    fields.insert("event_id".into(), json!("1"));
+    fields.insert("type".into(), json!("login"));
+    fields.insert("zebra".into(), json!(1));
+    caller.send(&[Value::Object(fields)]);
+    assert_eq!(caller.alerts(), ["zebra critical"]);
+    let columns: Vec<String> = server
+        .rows("DESCRIBE events")
+        .iter()
+        .map(|row| row["column_name"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(columns.contains(&"zebra".to_owned()), "{columns:?}");
+    assert!(!columns.contains(&"field_39".to_owned()), "{columns:?}");
     server.terminate();
 }
