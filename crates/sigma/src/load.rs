@@ -6,6 +6,7 @@ use crate::expr::Expr;
 use crate::lower;
 use crate::matcher::Matcher;
 use crate::pipeline::{self, Pipelines};
+use crate::regexes::MAX_OF_SET;
 use crate::rule::{Level, LogSource, Rule, Status};
 use crate::source::Sources;
 use crate::yaml::{self, Document, Node, Value};
@@ -58,6 +59,8 @@ pub struct Loader {
     known: HashMap<String, Arc<str>, FixedState>,
     /// The condition on records of each log source that was met.
     conditions: HashMap<LogSource, Option<Expr>, FixedState>,
+    /// Bytes of all regular expressions, compiled.
+    regexes: usize,
 }
 
 impl Default for Loader {
@@ -81,6 +84,7 @@ impl Loader {
             refused: Vec::new(),
             known: HashMap::default(),
             conditions: HashMap::default(),
+            regexes: 0,
         }
     }
 
@@ -267,6 +271,7 @@ impl Loader {
         for condition in context.conditions() {
             parts.push(lower::selection(condition, &context, "add_condition")?);
         }
+        count_regexes(&mut self.regexes, context.regexes(), node.line)?;
         let id = node.text("id")?.filter(|id| !id.is_empty());
         if id.as_ref().is_some_and(|id| id.len() > MAX_NAME) {
             return Err(Fault::new(node.line, "an id that is too long", "use a UUID"));
@@ -342,6 +347,7 @@ impl Loader {
             }
             let context = self.pipelines.context(&rule.source)?;
             let condition = lower::detection(&filter.document, &context, "filter")?;
+            count_regexes(&mut self.regexes, context.regexes(), filter.line)?;
             let before = std::mem::replace(&mut rule.condition, Expr::And(Vec::new()));
             rule.condition = Expr::And(vec![before, condition]);
             let both = format!("{} {}", rule.version, filter.version);
@@ -359,6 +365,22 @@ impl Loader {
             ))
         }
     }
+}
+
+/// Takes in the regular expressions of a document.
+fn count_regexes(all: &mut usize, bytes: usize, line: u64) -> Checked<()> {
+    let sum = all.saturating_add(bytes);
+    if sum > MAX_OF_SET {
+        return Err(Fault::new(
+            line,
+            format!(
+                "the regular expressions of all rules have over {MAX_OF_SET} bytes when compiled"
+            ),
+            "load fewer rules with large regular expressions",
+        ));
+    }
+    *all = sum;
+    Ok(())
 }
 
 fn title(node: &Node) -> Checked<String> {
