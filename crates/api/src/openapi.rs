@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: this interface as OpenAPI 3.1, out of the handlers themselves. Ingestion's
 //! doors stand in another crate and are described here.
 
-use crate::{alerts, keys, letters, live, ops, page, query, settings, streamguard};
+use crate::{alerts, indicators, keys, letters, live, ops, page, query, settings, streamguard};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -125,6 +125,7 @@ pub async fn get_openapi() -> Response {
         alerts::silences::list, alerts::silences::make, alerts::silences::lift,
         alerts::groups::incidents, alerts::groups::entity_risk,
         alerts::deliveries::list, alerts::deliveries::retry,
+        indicators::list, indicators::show, indicators::put, indicators::remove, indicators::search,
         streamguard::events::latest, streamguard::events::by_id,
         streamguard::events::number, streamguard::events::by_score, streamguard::events::threats,
         streamguard::events::by_time, streamguard::events::by_user, streamguard::events::by_type,
@@ -141,6 +142,7 @@ pub async fn get_openapi() -> Response {
         (name = "query", description = "SQL"),
         (name = "live", description = "What moves right now"),
         (name = "alerts", description = "Alerts, what people decided about them, silences, incidents, notifications"),
+        (name = "indicators", description = "Lists of addresses, domains, hashes that records are held against"),
         (name = "streamguard", description = "StreamGuard's interface"),
         (name = "administration", description = "Keys, dead letters, configuration"),
         (name = "operation", description = "Probes and metrics"),

@@ -9,6 +9,7 @@ use palisade_ingest::auth::Authenticate;
 use palisade_ingest::submit::Submit;
 use palisade_pipeline::Engine;
 use palisade_pipeline::clock::Clock;
+use palisade_pipeline::indicators::Watchlists;
 use palisade_pipeline::live::Live;
 use palisade_query::{Limits, QueryEngine};
 use prometheus_client::registry::Registry;
@@ -42,6 +43,8 @@ pub struct ApiState {
     pub clock: Arc<dyn Clock>,
     /// What `/metrics` shows.
     pub registry: Arc<Registry>,
+    /// The lists of indicators.
+    pub watchlists: Arc<Watchlists>,
     /// Numbers requests that bring no id of their own.
     pub requests: Arc<AtomicU64>,
 }

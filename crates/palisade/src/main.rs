@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod deliver;
 mod event_files;
+mod indicators;
 mod maintenance;
 mod reload;
 mod rules;
@@ -50,6 +51,8 @@ enum Command {
     Score(commands::score::Score),
     /// Look at Sigma rules: check, list, match, explain, test.
     Rule(commands::rule::Rule),
+    /// Lists of indicators: check them, look for them in stored rows.
+    Intel(commands::intel::Intel),
     /// Make, list and revoke API keys.
     Key(commands::key::Key),
     /// Look at the durable log.
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Command::Query(query) => query.run(&config),
         Command::Score(score) => score.run(),
         Command::Rule(rule) => rule.run(&config),
+        Command::Intel(intel) => intel.run(&config),
         Command::Key(key) => key.run(&config),
         Command::Log(log) => log.run(&config),
         Command::Bench(bench) => bench.run(&config, arguments.data.as_deref()),

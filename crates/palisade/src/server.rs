@@ -3,12 +3,12 @@
 
 use crate::config::Config;
 use crate::deliver;
-use crate::maintenance::{MaintenanceMetrics, maintain};
+use crate::maintenance::{Keep, MaintenanceMetrics, Pruning, maintain};
 use crate::reload::{
     Parts, ReloadMetrics, Reloader, Source, body_limits, decode_limits, detector_settings,
     host_names, query_limits, read_lists, retention,
 };
-use crate::rules;
+use crate::{indicators, rules};
 use arc_swap::ArcSwap;
 use palisade_alert::client::{DelivererOptions, Deliverers, DeliveryMetrics};
 use palisade_api::alerts::TableAlerts;
@@ -29,6 +29,7 @@ use palisade_log::disk::{Disk, RealDisk};
 use palisade_log::{Log, LogOptions};
 use palisade_pipeline::activate::Activator;
 use palisade_pipeline::clock::{Clock, SystemClock};
+use palisade_pipeline::indicators::Watchlists;
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
@@ -234,8 +235,11 @@ impl Server {
         )?);
         let activator =
             Arc::new(Activator::new(Arc::clone(&log), catalog.clone(), Arc::clone(&clock)));
+        let watchlists =
+            Arc::new(Watchlists::new(Arc::clone(&activator), Arc::clone(&books), catalog.clone()));
         if !source.only_asks {
-            runtime.block_on(put_in_force(&activator, &engine, &books, &catalog, config))?;
+            let parts = (&*activator, &*engine, &books, &*watchlists);
+            runtime.block_on(put_in_force(parts, &catalog, config))?;
         }
         let gateway = Arc::new(Gateway::start(
             GatewayFoundations {
@@ -252,6 +256,7 @@ impl Server {
         let limits = Arc::new(ArcSwap::from_pointee(query_limits(config)));
         let hosts = Arc::new(ArcSwap::from_pointee(host_names(config)));
         let status = Arc::new(ArcSwap::default());
+        let keep = Arc::new(ArcSwap::from_pointee(Keep::of(config)));
         let query = Arc::new(QueryEngine::new(
             palisade_query::Options {
                 memory: config.query.memory.bytes(),
@@ -295,6 +300,7 @@ impl Server {
             watch: Arc::new(Watch::new(stop.clone())),
             clock: Arc::clone(&clock),
             registry: Arc::new(registry),
+            watchlists: Arc::clone(&watchlists),
             requests: Arc::new(AtomicU64::new(0)),
         };
         let doors =
@@ -322,9 +328,11 @@ impl Server {
                 clock: Arc::clone(&clock),
                 activator,
                 books,
+                watchlists,
                 limits,
                 hosts,
                 status,
+                keep: Arc::clone(&keep),
                 metrics: reload_metrics,
             },
         );
@@ -363,8 +371,10 @@ impl Server {
             prepared.start(&base, &DelivererOptions::default())
         });
         let stopping = Arc::new(AtomicBool::new(false));
+        let pruning = Pruning { catalog: catalog.clone(), runtime: runtime.handle().clone(), keep };
         let maintenance = maintain(
             Arc::clone(&tables),
+            pruning,
             epoch,
             clock,
             maintenance_metrics,
@@ -408,6 +418,11 @@ impl Server {
     /// The pipeline.
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// The tables.
+    pub(crate) fn tables(&self) -> &Arc<Tables> {
+        &self.tables
     }
 
     /// Takes over SIGTERM and SIGINT: from here on they are what [`Server::wait`] waits for. To be called before
@@ -472,15 +487,14 @@ impl Server {
 /// Puts this release's operators and the configured settings in force from the next entry of the log on
 /// (C1, C3): before anything is taken, and whatever is still being replayed stays under what was in force there.
 async fn put_in_force(
-    activator: &Activator,
-    engine: &Engine,
-    books: &Arc<Books>,
+    (activator, engine, books, watchlists): (&Activator, &Engine, &Arc<Books>, &Watchlists),
     catalog: &Catalog,
     config: &Config,
 ) -> Result<(), Failure> {
     activator.operators(&engine.in_force()).await?;
     activator.detectors(&detector_settings(config)).await?;
     rules::intend(activator, books, catalog, config).await?;
+    indicators::intend(watchlists, config).await?;
     match activator.settle().await {
         Ok(_) => Ok(()),
         // The intents are in the catalog; a nearly full disk refuses records as it refuses these.

@@ -46,11 +46,11 @@ pub struct RowAlert {
     pub rule: Option<RuleAlert>,
 }
 
-/// What the alert of a written rule tells beside that of a detector.
+/// What the alert of a written rule, or of a list, tells beside that of a detector.
 #[derive(Debug, Clone)]
 pub struct RuleAlert {
-    /// Which.
-    pub rule: Arc<Rule>,
+    /// Which rule; `None` for an indicator of a list.
+    pub rule: Option<Arc<Rule>>,
     /// What matched, each `name=value`.
     pub fields: Vec<String>,
 }
@@ -185,7 +185,7 @@ impl<'a> Source<'a> {
         );
         let time = micros(self.time, row);
         let (rule, fields) = match alert.rule {
-            Some(RuleAlert { rule, fields }) => (Some(rule), fields),
+            Some(RuleAlert { rule, fields }) => (rule, fields),
             None => (None, Vec::new()),
         };
         AlertRow {

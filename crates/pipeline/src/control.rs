@@ -16,7 +16,7 @@
 //! | `domain_starts`, `domain_ends` | `{"release":"0.1.0","tenant":"acme","domain":"load:…"}` |
 //!
 //! The content of the subject `detectors` is a [`DetectorSettings`], that of `operators` an
-//! [`OperatorVersions`], that of `rules` a [`RulesInForce`]. It is the text that the catalog keeps under the same hash.
+//! [`OperatorVersions`], that of `rules` a [`RulesInForce`], that of `indicators` an [`IndicatorsInForce`]. It is the text that the catalog keeps under the same hash.
 //!
 //! # Rules
 //! * An activation whose generation is not above the one in force is ignored (C1): a late repeat undoes
@@ -45,6 +45,8 @@ pub const DETECTORS: &str = "detectors";
 pub const OPERATORS: &str = "operators";
 /// The subject of the rules.
 pub const RULES: &str = "rules";
+/// The subject of the lists of indicators.
+pub const INDICATORS: &str = "indicators";
 /// The release that this process is.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// The most domains that may be open; beyond, the one that was opened first is forgotten.
@@ -85,6 +87,14 @@ pub struct RulesInForce {
     pub set: String,
 }
 
+/// The lists of indicators in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndicatorsInForce {
+    /// The hash under which the catalog keeps the set ([`crate::indicators::IndicatorSet`]); empty: there are none.
+    pub set: String,
+}
+
 /// A mode by its name in the configuration.
 mod mode {
     use palisade_detect::baseline::Mode;
@@ -119,11 +129,12 @@ pub struct Operator {
 pub(crate) const THREAT: &str = "threat";
 
 /// What this release has. A release keeps the previous version of each.
-pub const KNOWN: [Operator; 7] = [
+pub const KNOWN: [Operator; 8] = [
     Operator { name: "alerts", versions: &[1] },
     Operator { name: "baseline", versions: &[1] },
     Operator { name: "correlations", versions: &[1] },
     Operator { name: "decoder", versions: &[1, 2] },
+    Operator { name: "indicators", versions: &[1] },
     Operator { name: "norms", versions: &[1] },
     Operator { name: "rules", versions: &[1] },
     Operator { name: THREAT, versions: threat::VERSIONS },
@@ -223,6 +234,9 @@ pub struct InForce {
     /// The rules.
     #[serde(default)]
     pub rules: Stated<RulesInForce>,
+    /// The lists of indicators.
+    #[serde(default)]
+    pub indicators: Stated<IndicatorsInForce>,
 }
 
 /// Why the log can't be gone on with behind a control record.
@@ -259,9 +273,9 @@ pub enum ControlError {
     /// The part of a checkpoint.
     #[error("its part 'control': {0}")]
     Damaged(String),
-    /// The rules that a record puts in force.
+    /// The rules or lists that a record puts in force.
     #[error(
-        "the rules in force from offset {offset} on can't be had: {reason}; restore the catalog"
+        "the rules and lists in force from offset {offset} on can't be had: {reason}; restore the catalog"
     )]
     Rules {
         /// The record.
@@ -284,6 +298,8 @@ pub enum Change {
     Domains,
     /// The rules.
     Rules,
+    /// The lists of indicators.
+    Indicators,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -414,6 +430,10 @@ impl InForce {
                     RULES => {
                         let content = serde_json::from_str(&body.content).map_err(bad)?;
                         Ok(self.rules.replace(&body, content, Change::Rules))
+                    }
+                    INDICATORS => {
+                        let content = serde_json::from_str(&body.content).map_err(bad)?;
+                        Ok(self.indicators.replace(&body, content, Change::Indicators))
                     }
                     other => Err(not_understood(format!("the subject is '{other}'"))),
                 }

@@ -10,6 +10,7 @@ pub(crate) mod counting;
 
 use crate::control::{ControlError, content_hash};
 use arrow::array::RecordBatch;
+use palisade_detect::indicators::Indicators;
 use palisade_event::Offset;
 use palisade_sigma::{Book, Counted, Hits, Level};
 use parking_lot::Mutex;
@@ -103,10 +104,11 @@ impl Rules {
 
 type ReadSet = dyn Fn(&str) -> Result<Vec<u8>, String> + Send + Sync;
 
-/// The sets that are compiled, by hash.
+/// The sets that are compiled, by hash: of rules, and of indicators ([`crate::indicators`]).
 pub struct Books {
-    read: Box<ReadSet>,
+    pub(crate) read: Box<ReadSet>,
     kept: Mutex<Vec<(String, Arc<Rules>)>>,
+    pub(crate) watched: Mutex<Vec<(String, Arc<Indicators>)>>,
 }
 
 impl fmt::Debug for Books {
@@ -118,7 +120,7 @@ impl fmt::Debug for Books {
 impl Books {
     /// Sets are read with this function, by their hash.
     pub fn new(read: impl Fn(&str) -> Result<Vec<u8>, String> + Send + Sync + 'static) -> Self {
-        Self { read: Box::new(read), kept: Mutex::default() }
+        Self { read: Box::new(read), kept: Mutex::default(), watched: Mutex::default() }
     }
 
     /// Keeps a set that was compiled elsewhere, so that putting it in force makes nobody wait.

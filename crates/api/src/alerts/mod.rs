@@ -75,7 +75,12 @@ fn id_list<'a>(ids: impl IntoIterator<Item = &'a String>) -> String {
 }
 
 /// A time as people write it: RFC 3339, or milliseconds since the epoch.
-fn moment(caller: &Caller, state: &ApiState, name: &str, text: &str) -> Result<i64, Box<Response>> {
+pub(crate) fn moment(
+    caller: &Caller,
+    state: &ApiState,
+    name: &str,
+    text: &str,
+) -> Result<i64, Box<Response>> {
     parse_event_time(text, state.clock.now()).ok_or_else(|| {
         let detail = format!("{name} must be a time such as 2026-01-31T08:00:00Z");
         Box::new(caller.problem(StatusCode::BAD_REQUEST, "parameter", "no such time", detail))

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod dlq;
 pub(crate) mod ingest;
+pub(crate) mod intel;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod query;
