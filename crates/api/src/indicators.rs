@@ -410,15 +410,18 @@ async fn look(
     };
     let detail = json!({"bytes": bytes.len(), "from": params.from, "to": params.to});
     caller.audit(state, "indicators:match", "list", detail).await?;
-    let Some(snapshot) = state.query.snapshot(EVENTS) else {
-        return Err(wrong("there is no row yet".to_owned()));
-    };
+    // There is none before the first row.
+    let snapshot = state.query.snapshot(EVENTS);
     let cache = std::sync::Arc::clone(state.query.cache());
     let limit = state.limits.load().time;
     let searched = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let set = one_list(&bytes, level)?;
         let begun = Instant::now();
+        let Some(snapshot) = snapshot else {
+            let nothing = Sightings { complete: true, ..Sightings::default() };
+            return Ok(MatchAnswer::new(&set, nothing, begun.elapsed()));
+        };
         let search = Search {
             set: &set,
             snapshot: &snapshot,

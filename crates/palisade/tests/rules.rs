@@ -102,6 +102,20 @@ fn rules_and_correlations_alert_once_whatever_happens() {
     assert_eq!(revisions.len(), again.len(), "no revision twice: {again:?}");
     assert_eq!(alerts(&server, "sigma").len(), 1);
 
+    // Each revision names what changed; asked for the alert, the interface puts them together.
+    let whole = format!("/api/v1/alerts/{}", first["alert_id"].as_str().unwrap());
+    until("all seven failures are its evidence", || {
+        let (status, alert) = server.get(&whole);
+        assert_eq!(status, 200, "{alert}");
+        alert["all_evidence"].as_array().unwrap().len() == 7
+    });
+    let records =
+        server.rows("SELECT id FROM events WHERE src_ip = '203.0.113.7' ORDER BY time, id");
+    let records: Vec<&Value> = records.iter().map(|row| &row["id"]).collect();
+    let (_, alert) = server.get(&whole);
+    assert_eq!(alert["all_evidence"].as_array().unwrap().iter().collect::<Vec<_>>(), records);
+    assert_eq!(alert["more_evidence"], false);
+
     // A rule that is new is in force soon, and a wrong one is left out by name.
     let other =
         ADMIN.replace("id: admin", "id: other").replace("privilege_change", "password_shown");

@@ -79,6 +79,7 @@ pub(crate) struct AlertRow {
     pub(crate) revision: i32,
     pub(crate) event_id: Option<String>,
     pub(crate) evidence: Vec<String>,
+    pub(crate) evidence_from: Option<String>,
     pub(crate) reasons: Vec<String>,
     pub(crate) details: Vec<(&'static str, f32)>,
     pub(crate) state: Option<&'static str>,
@@ -209,6 +210,7 @@ impl<'a> Source<'a> {
             revision: 0,
             event_id: get(&self.ids.event_id),
             evidence: vec![record],
+            evidence_from: None,
             reasons: alert.reasons,
             details: alert.details,
             state: None,
@@ -322,6 +324,10 @@ pub(crate) fn build(alerts: &[AlertRow]) -> Result<Option<BuiltAlerts>, ArrowErr
     }
     if rows().any(|row| !row.tags.is_empty()) {
         columns.insert("tags", lists(rows().map(|row| &row.tags)));
+    }
+    if rows().any(|row| row.evidence_from.is_some()) {
+        let from = texts(rows().map(|row| row.evidence_from.as_deref()));
+        columns.insert("evidence_from", from);
     }
     if rows().any(|row| row.author.is_some()) {
         columns.insert("author", words(rows().map(|row| row.author.as_deref())));

@@ -250,6 +250,9 @@ fn row(
         revision: i32::try_from(revision.number.saturating_sub(1)).unwrap_or(i32::MAX),
         event_id: None,
         evidence: evidence.iter().map(ToString::to_string).collect(),
+        // The first revision names everything.
+        evidence_from: (revision.number > 1)
+            .then(|| format!("{}/{}", revision.from.record, revision.from.input)),
         reasons,
         details: Vec::new(),
         state: retracted.then_some("retracted"),

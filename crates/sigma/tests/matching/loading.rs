@@ -116,7 +116,7 @@ fn what_would_blow_up_is_refused_and_the_others_stay() {
         (detection(&format!("f|re: {many}")), "expressions have over 67108864 bytes"),
         (detection("f|re: '(((a{100}){100}){100}){100}'"), "over 1048576 bytes when compiled"),
         (detection("f|re: '(\\w+\\s*){5000}'"), "over 1048576 bytes when compiled"),
-        (detection(&wide), "regular expression of 10000 bytes"),
+        (detection(&wide), "a value of 10000 bytes"),
         (detection(&format!("f: '{}'", "x".repeat(9_000))), "a value of 9000 bytes"),
         (
             detection("f: a").replace("condition: selection", &format!("condition: {brackets}")),
