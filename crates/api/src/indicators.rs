@@ -2,6 +2,8 @@
 //! holds a list against the rows that are stored. Changing needs the scope `admin`, the rest `query`; changes and
 //! searches are audited.
 
+pub mod history;
+
 use crate::access::{Admin, Caller, Scope};
 use crate::alerts::moment;
 use crate::openapi::ProblemDetails;
@@ -12,11 +14,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use history::{Search, Sightings};
 use palisade_detect::indicators::{Indicators, LIMITS, Level, List, ListInfo, ListSpec, Refused};
 use palisade_event::schema::EVENTS;
 use palisade_event::time::rfc3339;
 use palisade_event::{ErrorClass, TenantId};
-use palisade_pipeline::indicators::history::{Search, Sightings};
 use palisade_pipeline::indicators::{ListStatus, WatchError};
 use palisade_table::provider::ReadError;
 use serde::{Deserialize, Serialize};

@@ -111,7 +111,7 @@ pub fn alert_id(
 
 /// The ids of a frame's records (I1).
 #[derive(Debug)]
-pub(crate) struct RecordIds<'a> {
+pub struct RecordIds<'a> {
     tenant: Option<Text<'a>>,
     source: Option<Text<'a>>,
     event_id: Option<Text<'a>>,
@@ -119,7 +119,9 @@ pub(crate) struct RecordIds<'a> {
 }
 
 impl<'a> RecordIds<'a> {
-    pub(crate) fn of(batch: &'a RecordBatch) -> Self {
+    /// Those of a batch's rows: with the columns `tenant`, `source`, `event_id` and `record_id`, as far as there are any.
+    #[must_use]
+    pub fn of(batch: &'a RecordBatch) -> Self {
         let text = |core: Core| Text::in_batch(batch, core.name());
         Self {
             tenant: text(Core::Tenant),
@@ -129,7 +131,9 @@ impl<'a> RecordIds<'a> {
         }
     }
 
-    pub(crate) fn get(&self, row: usize) -> RecordId {
+    /// The id of a row.
+    #[must_use]
+    pub fn get(&self, row: usize) -> RecordId {
         let get = |text: &Option<Text<'a>>| text.and_then(|text| text.get(row)).unwrap_or("");
         if let Some(event_id) = self.event_id.and_then(|text| text.get(row)) {
             return RecordId::from_sender(get(&self.tenant), get(&self.source), event_id);

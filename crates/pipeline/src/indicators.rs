@@ -4,7 +4,6 @@
 //! record names the set (C1). Matching needs no state: one worker does it for a whole frame, beside the rules. A
 //! record makes one alert for each list and kind of indicator that it names, with everything of that kind in it.
 
-pub mod history;
 mod watchlists;
 
 pub use watchlists::{Configured, ListStatus, WatchError, Watchlists, check_name};
@@ -195,13 +194,14 @@ impl FrameIndicators {
 
 /// The rule id of alerts: `list/kind`, and `own/list/kind` of a tenant's own list, which may be called as one of the
 /// configuration is.
-pub(crate) fn rule_id(spec: &ListSpec, kind: Kind) -> String {
+fn rule_id(spec: &ListSpec, kind: Kind) -> String {
     let own = if spec.tenant.is_some() { "own/" } else { "" };
     format!("{own}{}/{}", spec.name, kind.name())
 }
 
-/// The name of a finding's column and the row's value in it.
-pub(crate) fn value_of(batch: &RecordBatch, found: &Found) -> (String, String) {
+/// The name of a finding's column and the row's value in it, at most 512 characters.
+#[must_use]
+pub fn value_of(batch: &RecordBatch, found: &Found) -> (String, String) {
     let column = found.column as usize;
     let name = batch.schema_ref().fields().get(column).map(|field| field.name().clone());
     let text = batch.columns().get(column).and_then(Text::of);

@@ -6,14 +6,14 @@
 //! know values letter by letter, and an indicator is also in `WWW.evil.example`, in `10.0.0.1:443` and in every address of a
 //! network. So what is found here is what the live matcher would have found.
 
-use super::value_of;
-use crate::alerts::RecordIds;
-use crate::priority::yield_to_others;
-use crate::rules::counting::hit_rows;
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
 use palisade_detect::indicators::{Indicators, Looks, Scanner, ValueScanner, looks};
 use palisade_event::schema::{Core, is_json};
 use palisade_event::{RecordId, TenantId};
+use palisade_pipeline::alerts::RecordIds;
+use palisade_pipeline::indicators::value_of;
+use palisade_pipeline::priority::yield_to_others;
 use palisade_table::Snapshot;
 use palisade_table::provider::{
     ReadCache, ReadError, StoredSegment, stored_memory, stored_segments,
@@ -225,10 +225,11 @@ impl Part<'_> {
             return;
         }
         let ids = RecordIds::of(batch);
-        let about = hit_rows(batch);
+        let times = batch.column_by_name(Core::Time.name());
+        let times = times.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
         for found in found {
             let row = found.row as usize;
-            let (_, _, time, _) = about(row);
+            let time = times.filter(|times| row < times.len()).map_or(0, |times| times.value(row));
             let seen = self.found.seen.entry(found.indicator).or_insert_with(|| Seen {
                 count: 0,
                 first: time,
