@@ -55,6 +55,12 @@ pub enum WatchError {
     /// A tenant has too many.
     #[error("a tenant may have {MAX_OF_TENANT} lists: delete one, or put some together")]
     TooMany,
+    /// A tenant has too many indicators.
+    #[error("a tenant's lists may have {most} indicators together, with this one it would be {would}: delete a list", most = LIMITS.indicators)]
+    TooManyOwn {
+        /// How many there would be.
+        would: usize,
+    },
     /// There is no such list.
     #[error("there is no list '{0}' of this tenant")]
     Unknown(String),
@@ -167,8 +173,19 @@ impl Watchlists {
             let why = refused.map(|refused| format!("line {}: {}", refused.line, refused.reason));
             return Err(WatchError::Nothing(why.unwrap_or_else(|| "it is empty".to_owned())));
         }
+        let indicators = list.len();
         drop(list);
         let _one = self.one.lock().await;
+        // Nobody's lists shall take the room of everybody else's.
+        let known = self.lists(tenant).await?;
+        let others = known
+            .iter()
+            .map(|known| &known.info)
+            .filter(|info| info.spec.tenant.as_deref() == Some(tenant) && info.spec.name != name);
+        let others: usize = others.flat_map(|info| &info.kinds).map(|(_, count)| count).sum();
+        if others + indicators > LIMITS.indicators {
+            return Err(WatchError::TooManyOwn { would: others + indicators });
+        }
         let mut set = self.intended().await?.unwrap_or_default();
         let is_this =
             |list: &NamedList| list.tenant.as_deref() == Some(tenant) && list.name == name;
