@@ -9,8 +9,8 @@ use crate::alerts::moment;
 use crate::openapi::ProblemDetails;
 use crate::state::ApiState;
 use axum::Json;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -25,10 +25,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 /// Bytes of a list that may be sent.
 pub(crate) const MAX_BODY: usize = LIMITS.file_bytes;
+/// How long a list may take to come.
+const BODY_TIME: Duration = Duration::from_secs(60);
 /// Rows of an indicator that are shown unless asked otherwise, and at most.
 const ROWS: usize = 10;
 const MAX_ROWS: usize = 1000;
@@ -123,12 +126,30 @@ fn refused(caller: &Caller, error: &WatchError) -> Response {
     caller.problem(status, "indicators", title, error.to_string())
 }
 
-#[expect(clippy::result_large_err, reason = "an answer is what the handler returns anyway")]
-fn body_of(caller: &Caller, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Response> {
-    body.map_err(|error| {
+/// Takes a turn and then the list that is sent: few are held in memory at a time, whoever sends them.
+async fn receive(
+    state: &ApiState,
+    caller: &Caller,
+    request: Request,
+) -> Result<(OwnedSemaphorePermit, Bytes), Response> {
+    let turns = std::sync::Arc::clone(state.watchlists.turns());
+    let Ok(turn) = turns.try_acquire_owned() else {
+        let detail = "other lists are being taken or held against the stored rows: try again later";
+        let mut busy =
+            caller.problem(StatusCode::TOO_MANY_REQUESTS, "busy", "the server is busy", detail);
+        busy.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
+        return Err(busy);
+    };
+    let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
+    let body = body.map_err(|_| {
+        let detail = format!("the list did not come within {} s", BODY_TIME.as_secs());
+        caller.problem(StatusCode::REQUEST_TIMEOUT, "indicators", "too slow", detail)
+    })?;
+    let body = body.map_err(|error| {
         let detail = format!("{}; a list may have {MAX_BODY} bytes", error.body_text());
         caller.problem(error.status(), "indicators", "the list cannot be read", detail)
-    })
+    })?;
+    Ok((turn, body))
 }
 
 /// `GET /api/v1/indicators`: the lists that the tenant's rows are held against.
@@ -188,15 +209,16 @@ pub async fn show(
     (status = 400, description = "No line is an indicator, or the name or level is wrong", body = ProblemDetails, content_type = "application/problem+json"),
     (status = 403, description = "The key lacks the scope admin", body = ProblemDetails, content_type = "application/problem+json"),
     (status = 413, description = "The list is too large", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 429, description = "Other lists are being taken: try again after Retry-After", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub async fn put(
     State(state): State<ApiState>,
     Admin { caller, tenant }: Admin,
     Path(name): Path<String>,
     params: Result<Query<ListParams>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Response {
-    match take(&state, &caller, &tenant, &name, params, body).await {
+    match take(&state, &caller, &tenant, &name, params, request).await {
         Ok(list) => Json(list).into_response(),
         Err(response) => response,
     }
@@ -208,13 +230,13 @@ async fn take(
     tenant: &TenantId,
     name: &str,
     params: Result<Query<ListParams>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<IndicatorList, Response> {
     let Query(params) = params.map_err(|error| {
         caller.problem(error.status(), "indicators", "no such parameters", error.body_text())
     })?;
     let level = level_of(caller, params.level.as_deref())?;
-    let bytes = body_of(caller, body)?;
+    let (_turn, bytes) = receive(state, caller, request).await?;
     let detail = json!({"bytes": bytes.len(), "level": level.name()});
     caller.audit(state, "indicators:put", name, detail).await?;
     let taken = state.watchlists.put(tenant.as_str(), name, level, bytes.to_vec()).await;
@@ -371,9 +393,9 @@ pub async fn search(
     State(state): State<ApiState>,
     caller: Caller,
     params: Result<Query<MatchParams>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Response {
-    match look(&state, &caller, params, body).await {
+    match look(&state, &caller, params, request).await {
         Ok(answer) => Json(answer).into_response(),
         Err(response) => response,
     }
@@ -383,7 +405,7 @@ async fn look(
     state: &ApiState,
     caller: &Caller,
     params: Result<Query<MatchParams>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<MatchAnswer, Response> {
     let tenant = caller.may(Scope::Query)?.clone();
     let wrong = |detail: String| {
@@ -401,15 +423,8 @@ async fn look(
         return Err(wrong(format!("rows must be 0 to {MAX_ROWS}")));
     }
     let level = level_of(caller, params.level.as_deref())?;
-    let bytes = body_of(caller, body)?;
     // Each may hold a list and read whole tables.
-    let Ok(turn) = std::sync::Arc::clone(state.watchlists.searches()).try_acquire_owned() else {
-        let detail = "another list is being held against the stored rows: try again later";
-        let mut busy =
-            caller.problem(StatusCode::TOO_MANY_REQUESTS, "busy", "the server is busy", detail);
-        busy.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
-        return Err(busy);
-    };
+    let (turn, bytes) = receive(state, caller, request).await?;
     let detail = json!({"bytes": bytes.len(), "from": params.from, "to": params.to});
     caller.audit(state, "indicators:match", "list", detail).await?;
     // There is none before the first row.

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 const MAX_NAME: usize = 64;
 /// The most lists of a tenant.
 const MAX_OF_TENANT: usize = 64;
-/// Searches through stored rows at a time.
-const MOST_SEARCHES: usize = 2;
+/// Lists that are being sent or looked for at a time.
+const MOST_TURNS: usize = 2;
 /// The name of a set within its kind: there is one for all tenants.
 const NAME: &str = "default";
 
@@ -99,7 +99,7 @@ pub struct Watchlists {
     books: Arc<Books>,
     catalog: Catalog,
     one: tokio::sync::Mutex<()>,
-    searches: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
 }
 
 /// Whether a list can have this name.
@@ -120,14 +120,14 @@ impl Watchlists {
     /// The lists of a server.
     #[must_use]
     pub fn new(activator: Arc<Activator>, books: Arc<Books>, catalog: Catalog) -> Self {
-        let searches = Arc::new(Semaphore::new(MOST_SEARCHES));
-        Self { activator, books, catalog, one: tokio::sync::Mutex::new(()), searches }
+        let turns = Arc::new(Semaphore::new(MOST_TURNS));
+        Self { activator, books, catalog, one: tokio::sync::Mutex::new(()), turns }
     }
 
-    /// The turns of those who hold a list against stored rows.
+    /// The turns of those who send a list, to keep it or to hold it against stored rows.
     #[must_use]
-    pub fn searches(&self) -> &Arc<Semaphore> {
-        &self.searches
+    pub fn turns(&self) -> &Arc<Semaphore> {
+        &self.turns
     }
 
     /// Notes the intent that these are the lists of the configuration; [`Activator::settle`] puts them in force.
