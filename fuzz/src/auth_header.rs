@@ -1,10 +1,10 @@
 //! Headers and names that senders choose: credentials, filters, index names, networks.
 
 use http::{HeaderMap, HeaderValue, header};
+use palisade_event::network::Network;
 use palisade_ingest::auth::credentials;
 use palisade_ingest::elastic::answer::Filter;
 use palisade_ingest::elastic::bulk::check_index;
-use palisade_ingest::network::Network;
 
 pub fn run(data: &[u8]) {
     if let Ok(value) = HeaderValue::from_bytes(data) {

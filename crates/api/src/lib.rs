@@ -9,6 +9,7 @@ pub mod access;
 pub mod alerts;
 mod host;
 pub mod hunts;
+pub mod indicators;
 pub mod keys;
 pub mod letters;
 pub mod live;
@@ -64,6 +65,20 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
         ("/api/v1/alerts", "GET", get(alerts::list::list)),
         ("/api/v1/alerts/{id}", "GET PATCH", get(alerts::one::show).patch(alerts::one::change)),
         ("/api/v1/alerts/{id}/notes", "POST", post(alerts::one::note)),
+        ("/api/v1/indicators", "GET", get(indicators::list)),
+        (
+            "/api/v1/indicators/match",
+            "POST",
+            post(indicators::search).layer(DefaultBodyLimit::max(indicators::MAX_BODY)),
+        ),
+        (
+            "/api/v1/indicators/{list}",
+            "GET PUT DELETE",
+            get(indicators::show)
+                .put(indicators::put)
+                .delete(indicators::remove)
+                .layer(DefaultBodyLimit::max(indicators::MAX_BODY)),
+        ),
         ("/api/v1/silences", "GET POST", get(silences::list).post(silences::make)),
         ("/api/v1/silences/{id}", "DELETE", delete(silences::lift)),
         ("/api/v1/incidents", "GET", get(alerts::groups::incidents)),

@@ -1,7 +1,9 @@
 //! `GET /openapi.json`: this interface as OpenAPI 3.1, out of the handlers themselves. Ingestion's
 //! doors stand in another crate and are described here.
 
-use crate::{alerts, hunts, keys, letters, live, ops, page, query, rules, settings, streamguard};
+use crate::{
+    alerts, hunts, indicators, keys, letters, live, ops, page, query, rules, settings, streamguard,
+};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -130,6 +132,7 @@ pub async fn get_openapi() -> Response {
         rules::exceptions::list, rules::exceptions::make, rules::exceptions::end,
         rules::check::lint, rules::check::explain, rules::check::report,
         hunts::list, hunts::make, hunts::show, hunts::end, hunts::results,
+        indicators::list, indicators::show, indicators::put, indicators::remove, indicators::search,
         streamguard::events::latest, streamguard::events::by_id,
         streamguard::events::number, streamguard::events::by_score, streamguard::events::threats,
         streamguard::events::by_time, streamguard::events::by_user, streamguard::events::by_type,
@@ -148,6 +151,7 @@ pub async fn get_openapi() -> Response {
         (name = "alerts", description = "Alerts, what people decided about them, silences, incidents, notifications"),
         (name = "rules", description = "Sigma rules and correlations: deployed, changed for a tenant, looked at"),
         (name = "hunts", description = "Rules over stored history"),
+        (name = "indicators", description = "Lists of addresses, domains, hashes that records are held against"),
         (name = "streamguard", description = "StreamGuard's interface"),
         (name = "administration", description = "Keys, dead letters, configuration"),
         (name = "operation", description = "Probes and metrics"),

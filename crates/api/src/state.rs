@@ -10,6 +10,7 @@ use palisade_ingest::submit::Submit;
 use palisade_pipeline::Engine;
 use palisade_pipeline::clock::Clock;
 use palisade_pipeline::hunt::jobs::Hunts;
+use palisade_pipeline::indicators::Watchlists;
 use palisade_pipeline::live::Live;
 use palisade_pipeline::rules::deploy::Deployer;
 use palisade_query::{Limits, QueryEngine};
@@ -53,6 +54,8 @@ pub struct ApiState {
     pub clock: Arc<dyn Clock>,
     /// What `/metrics` shows.
     pub registry: Arc<Registry>,
+    /// The lists of indicators.
+    pub watchlists: Arc<Watchlists>,
     /// Numbers requests that bring no id of their own.
     pub requests: Arc<AtomicU64>,
 }

@@ -1,4 +1,4 @@
-//! Pure detectors over columns: Shannon entropy, threat scores with reasons, reputation lists, and
+//! Pure detectors over columns: Shannon entropy, threat scores with reasons, reputation lists, indicators, and
 //! per-user behavioural baselines.
 //!
 //! Nothing here performs I/O, reads a clock or a random number: bytes and batches in, columns and
@@ -6,5 +6,6 @@
 
 pub mod baseline;
 pub mod entropy;
+pub mod indicators;
 pub mod reputation;
 pub mod threat;

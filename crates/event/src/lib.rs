@@ -11,6 +11,7 @@ pub mod encode;
 pub mod error;
 pub mod frame;
 pub mod id;
+pub mod network;
 pub mod schema;
 pub mod slot;
 pub mod tenant;

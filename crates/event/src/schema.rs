@@ -264,6 +264,7 @@ pub fn is_json(field: &Field) -> bool {
 /// | `historical` | its opening hit lies before the rule came into force (B1): nobody is told unless asked |
 /// | `incomplete` | state was cut at a bound (P2): there may be more |
 /// | `supersedes` | the alert of the rule's earlier version that it shares evidence with (C2) |
+/// | `evidence_from` | evidence that earlier revisions named stays up to here, and what follows is replaced by `evidence`: the id of a record, `/`, and how often that record itself stays at most; when null all is replaced |
 #[must_use]
 pub fn alert_fields() -> Vec<FieldRef> {
     let text = |name| Arc::new(Field::new(name, DataType::Utf8, true));
@@ -304,6 +305,7 @@ pub fn alert_fields() -> Vec<FieldRef> {
         flag("historical"),
         flag("incomplete"),
         text("supersedes"),
+        text("evidence_from"),
     ]
 }
 

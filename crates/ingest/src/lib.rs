@@ -11,7 +11,6 @@ pub mod lines;
 pub mod listen;
 pub mod listener;
 pub mod metrics;
-pub mod network;
 mod patient;
 pub mod problem;
 pub mod serve;

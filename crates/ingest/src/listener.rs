@@ -4,8 +4,8 @@
 //! and UDP needs a flag, because its senders can be forged and its lines read and lost on the way.
 //! [`check_listener`] is pure: it opens no socket and no file.
 
-use crate::network::Network;
 use crate::tls::TlsFiles;
+use palisade_event::network::Network;
 use palisade_event::{ErrorClass, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

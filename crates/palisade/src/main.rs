@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod deliver;
 mod event_files;
+mod indicators;
 mod local;
 mod maintenance;
 mod reload;
@@ -53,6 +54,8 @@ enum Command {
     Rule(commands::rule::Rule),
     /// Look for what rules match in stored history.
     Hunt(commands::hunt::Hunt),
+    /// Lists of indicators: check them, look for them in stored rows.
+    Intel(commands::intel::Intel),
     /// Make, list and revoke API keys.
     Key(commands::key::Key),
     /// Look at the durable log.
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Command::Score(score) => score.run(),
         Command::Rule(rule) => rule.run(&config),
         Command::Hunt(hunt) => hunt.run(&config),
+        Command::Intel(intel) => intel.run(&config),
         Command::Key(key) => key.run(&config),
         Command::Log(log) => log.run(&config),
         Command::Bench(bench) => bench.run(&config, arguments.data.as_deref()),

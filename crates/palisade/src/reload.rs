@@ -6,7 +6,9 @@
 //! record is appended again until it is durable.
 
 use crate::config::{self, BaselineMode, Config, ListKind};
+use crate::indicators;
 use crate::local::CommandKey;
+use crate::maintenance::Keep;
 use crate::rules::{self, Found};
 use crate::server::Failure;
 use arc_swap::ArcSwap;
@@ -23,6 +25,7 @@ use palisade_ingest::http::HttpDoors;
 use palisade_pipeline::activate::Activator;
 use palisade_pipeline::clock::Clock;
 use palisade_pipeline::control::DetectorSettings;
+use palisade_pipeline::indicators::Watchlists;
 use palisade_pipeline::rules::deploy::Deployer;
 use palisade_query::Limits;
 use palisade_table::{RetentionRule, Tables};
@@ -216,9 +219,11 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) activator: Arc<Activator>,
     pub(crate) deployer: Arc<Deployer>,
+    pub(crate) watchlists: Arc<Watchlists>,
     pub(crate) limits: Arc<ArcSwap<Limits>>,
     pub(crate) hosts: Arc<ArcSwap<HostNames>>,
     pub(crate) status: Arc<ArcSwap<ConfigStatus>>,
+    pub(crate) keep: Arc<ArcSwap<Keep>>,
     pub(crate) metrics: ReloadMetrics,
 }
 
@@ -242,6 +247,9 @@ pub(crate) struct Reloader {
     /// The rule files as they were when they were read, and at the last look.
     rules: Vec<Found>,
     seen_rules: Vec<Found>,
+    /// The same of files of indicators.
+    indicators: Vec<Mark>,
+    seen_indicators: Vec<Mark>,
 }
 
 impl Reloader {
@@ -263,7 +271,11 @@ impl Reloader {
             lists: Vec::new(),
             rules: Vec::new(),
             seen_rules: Vec::new(),
+            indicators: Vec::new(),
+            seen_indicators: Vec::new(),
         };
+        reloader.indicators = reloader.mark_indicators();
+        reloader.seen_indicators.clone_from(&reloader.indicators);
         reloader.rules = reloader.find_rules();
         reloader.seen_rules.clone_from(&reloader.rules);
         reloader.file = reloader.mark_file();
@@ -278,6 +290,10 @@ impl Reloader {
 
     fn find_rules(&self) -> Vec<Found> {
         rules::find(&self.config.detect.rules).unwrap_or_default()
+    }
+
+    fn mark_indicators(&self) -> Vec<Mark> {
+        self.config.detect.indicators.iter().map(|list| mark(&list.file)).collect()
     }
 
     fn mark_lists(&self) -> Vec<Mark> {
@@ -330,6 +346,12 @@ impl Reloader {
             {
                 tracing::warn!(%error, "rules are not in force yet, it is tried again");
             }
+            let marks = self.mark_indicators();
+            if marks != self.indicators && marks == self.seen_indicators {
+                self.reload_indicators().await;
+                self.indicators.clone_from(&marks);
+            }
+            self.seen_indicators = marks;
             if self.parts.activator.is_pending()
                 && !self.source.only_asks
                 && let Err(error) = self.parts.activator.settle().await
@@ -361,6 +383,16 @@ impl Reloader {
             Err(error) => {
                 tracing::error!(%error, "the rules in force stay, it is tried again");
             }
+        }
+    }
+
+    /// Lists that can't be read leave the old ones in force; single lines that are wrong are left out.
+    async fn reload_indicators(&self) {
+        if self.source.only_asks {
+            return;
+        }
+        if let Err(error) = indicators::intend(&self.parts.watchlists, &self.config).await {
+            tracing::error!(%error, "the lists of indicators in force stay");
         }
     }
 
@@ -464,6 +496,9 @@ impl Reloader {
         if new.detect.rules != self.config.detect.rules {
             rules::intend(&parts.deployer, &new).await?;
         }
+        if new.detect.indicators != self.config.detect.indicators {
+            indicators::intend(&parts.watchlists, &new).await?;
+        }
         if let Some(set) = &self.source.set_level
             && let Err(error) = set(&new.logging.level)
         {
@@ -475,6 +510,7 @@ impl Reloader {
         parts.gateway.set_limits(decode_limits(&new), new.limits.waiting.bytes());
         parts.doors.set_limits(body_limits(&new));
         parts.tables.set_retention(retention(&new));
+        parts.keep.store(Arc::new(Keep::of(&new)));
         parts.limits.store(Arc::new(query_limits(&new)));
         parts.hosts.store(Arc::new(host_names(&new)));
         let now = parts.clock.now().div_euclid(1000);
@@ -488,6 +524,8 @@ impl Reloader {
         self.lists = self.mark_lists();
         self.rules = self.find_rules();
         self.seen_rules.clone_from(&self.rules);
+        self.indicators = self.mark_indicators();
+        self.seen_indicators.clone_from(&self.indicators);
         Ok(())
     }
 }

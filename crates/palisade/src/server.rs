@@ -3,12 +3,12 @@
 
 use crate::config::Config;
 use crate::deliver;
-use crate::maintenance::{MaintenanceMetrics, maintain};
+use crate::maintenance::{Keep, MaintenanceMetrics, Pruning, maintain};
 use crate::reload::{
     Parts, ReloadMetrics, Reloader, Source, body_limits, decode_limits, detector_settings,
     host_names, query_limits, read_lists, retention,
 };
-use crate::rules;
+use crate::{indicators, rules};
 use arc_swap::ArcSwap;
 use palisade_alert::client::{DelivererOptions, Deliverers, DeliveryMetrics};
 use palisade_api::alerts::TableAlerts;
@@ -32,9 +32,11 @@ use palisade_pipeline::activate::Activator;
 use palisade_pipeline::backfill::Backfiller;
 use palisade_pipeline::clock::{Clock, SystemClock};
 use palisade_pipeline::hunt::jobs::{Hunts, JobFoundations, JobOptions};
+use palisade_pipeline::indicators::Watchlists;
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
+use palisade_pipeline::rules::Books;
 use palisade_pipeline::rules::deploy::Deployer;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
 use palisade_query::{QueryEngine, Snapshots};
@@ -262,12 +264,15 @@ impl Server {
             metrics: metrics.clone(),
         };
         let writer = (!source.only_asks).then(|| Arc::clone(&activator));
-        let deployer = Arc::new(Deployer::new(catalog.clone(), books, writer));
+        let deployer = Arc::new(Deployer::new(catalog.clone(), Arc::clone(&books), writer));
+        let watchlists =
+            Arc::new(Watchlists::new(Arc::clone(&activator), Arc::clone(&books), catalog.clone()));
         if source.command.is_some() {
             // The command may have been given no configuration: what is in force stays.
             runtime.block_on(deployer.keep_files())?;
         } else if !source.only_asks {
-            runtime.block_on(put_in_force(&activator, &engine, &deployer, config))?;
+            runtime
+                .block_on(put_in_force((&activator, &engine, &deployer, &watchlists), config))?;
         }
         let gateway = Arc::new(Gateway::start(
             GatewayFoundations {
@@ -286,6 +291,7 @@ impl Server {
         let limits = Arc::new(ArcSwap::from_pointee(query_limits(config)));
         let hosts = Arc::new(ArcSwap::from_pointee(host_names(config)));
         let status = Arc::new(ArcSwap::default());
+        let keep = Arc::new(ArcSwap::from_pointee(Keep::of(config)));
         let query = Arc::new(QueryEngine::new(
             palisade_query::Options {
                 memory: config.query.memory.bytes(),
@@ -339,6 +345,7 @@ impl Server {
             watch: Arc::new(Watch::new(stop.clone())),
             clock: Arc::clone(&clock),
             registry: Arc::new(registry),
+            watchlists: Arc::clone(&watchlists),
             requests: Arc::new(AtomicU64::new(0)),
         };
         let doors = HttpDoors::new(Arc::clone(&submit), auth, body_limits(config), &door_metrics);
@@ -365,9 +372,11 @@ impl Server {
                 clock: Arc::clone(&clock),
                 activator,
                 deployer,
+                watchlists,
                 limits,
                 hosts,
                 status,
+                keep: Arc::clone(&keep),
                 metrics: reload_metrics,
             },
         );
@@ -413,8 +422,10 @@ impl Server {
             let thread = std::thread::Builder::new().name("backfill".to_owned());
             Some(thread.spawn(move || job.run(&stopping))?)
         };
+        let pruning = Pruning { catalog: catalog.clone(), runtime: runtime.handle().clone(), keep };
         let maintenance = maintain(
             Arc::clone(&tables),
+            pruning,
             epoch,
             clock,
             maintenance_metrics,
@@ -543,14 +554,13 @@ impl Server {
 /// Puts this release's operators and the configured settings in force from the next entry of the log on
 /// (C1, C3): before anything is taken, and whatever is still being replayed stays under what was in force there.
 async fn put_in_force(
-    activator: &Activator,
-    engine: &Engine,
-    deployer: &Deployer,
+    (activator, engine, deployer, watchlists): (&Activator, &Engine, &Deployer, &Watchlists),
     config: &Config,
 ) -> Result<(), Failure> {
     activator.operators(&engine.in_force()).await?;
     activator.detectors(&detector_settings(config)).await?;
     rules::intend(deployer, config).await?;
+    indicators::intend(watchlists, config).await?;
     match activator.settle().await {
         Ok(_) => Ok(()),
         // The intents are in the catalog; a nearly full disk refuses records as it refuses these.

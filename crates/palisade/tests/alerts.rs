@@ -339,3 +339,39 @@ fn keys_open_their_own_tenant_and_no_more_than_they_may() {
     let changed_by = &client(&reader).get(&path)["changed_by"];
     assert_eq!(changed_by, &made["creator"]);
 }
+
+/// What the catalog keeps about the past goes when it is older than configured, and stays otherwise.
+#[test]
+fn audits_go_when_they_are_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |retention: &str| {
+        let mut command = palisade(directory.path());
+        Server::start_with(command.env("PALISADE_TABLE__AUDITS_RETENTION", retention))
+    };
+    let pruned = |server: &Server| -> u64 {
+        let (_, Value::String(metrics)) = server.get("/metrics") else { panic!("no metrics") };
+        let line =
+            metrics.lines().find(|line| line.starts_with("palisade_pruned_catalog_rows_total"));
+        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let looked = |server: &Server| {
+        support::until("maintenance had its turn", || {
+            let (_, Value::String(metrics)) = server.get("/metrics") else { return false };
+            metrics.lines().any(|line| {
+                line.strip_prefix("palisade_maintenance_complete_total ").is_some_and(|n| n != "0")
+            })
+        });
+    };
+    let server = start("30d");
+    for _ in 0..3 {
+        assert_eq!(server.rows("SELECT 1 AS one"), [json!({"one": 1})]);
+    }
+    server.terminate();
+    let server = start("30d");
+    looked(&server);
+    assert_eq!(pruned(&server), 0);
+    server.terminate();
+    let server = start("1ms");
+    support::until("old audits are gone", || pruned(&server) >= 3);
+    server.terminate();
+}

@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::{Server, output, palisade, rows, text, until};
 
@@ -100,6 +102,20 @@ fn rules_and_correlations_alert_once_whatever_happens() {
     assert_eq!(revisions.len(), again.len(), "no revision twice: {again:?}");
     assert_eq!(alerts(&server, "sigma").len(), 1);
 
+    // Each revision names what changed; asked for the alert, the interface puts them together.
+    let whole = format!("/api/v1/alerts/{}", first["alert_id"].as_str().unwrap());
+    until("all seven failures are its evidence", || {
+        let (status, alert) = server.get(&whole);
+        assert_eq!(status, 200, "{alert}");
+        alert["all_evidence"].as_array().unwrap().len() == 7
+    });
+    let records =
+        server.rows("SELECT id FROM events WHERE src_ip = '203.0.113.7' ORDER BY time, id");
+    let records: Vec<&Value> = records.iter().map(|row| &row["id"]).collect();
+    let (_, alert) = server.get(&whole);
+    assert_eq!(alert["all_evidence"].as_array().unwrap().iter().collect::<Vec<_>>(), records);
+    assert_eq!(alert["more_evidence"], false);
+
     // A rule that is new is in force soon, and a wrong one is left out by name.
     let other =
         ADMIN.replace("id: admin", "id: other").replace("privilege_change", "password_shown");
@@ -123,13 +139,109 @@ fn rules_and_correlations_alert_once_whatever_happens() {
     server.terminate();
 }
 
+/// Whether a checkpoint was begun whose correlations are being written or written, and which is not complete.
+fn has_half_checkpoint(data: &Path) -> bool {
+    let Ok(all) = std::fs::read_dir(data.join("checkpoints")) else { return false };
+    all.filter_map(Result::ok).any(|one| {
+        let path = one.path();
+        path.join("correlations").exists() && !path.join("checkpoint.json").exists()
+    })
+}
+
+/// M2, L3: a process that dies while it writes a checkpoint goes on from the one before, and counts what it counted.
+#[test]
+fn a_kill_while_a_checkpoint_of_correlations_is_half_written_loses_no_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, rules) = (directory.path().join("data"), directory.path().join("rules"));
+    std::fs::create_dir_all(&rules).unwrap();
+    std::fs::create_dir_all(&data).unwrap();
+    // Long enough that nothing is over before the test is.
+    let many = MANY.replace("timespan: 1m", "timespan: 1h");
+    std::fs::write(rules.join("logins.yml"), format!("{FAILED}---\n{many}")).unwrap();
+    let start = || {
+        let config = data.join("palisade.yaml");
+        let settings = json!({
+            "detect": {"rules": [rules]},
+            "pipeline": {"checkpoint_every": "20ms", "commit_age": "20ms"},
+        });
+        std::fs::write(&config, settings.to_string()).unwrap();
+        Server::start_with(palisade(&data).env("PALISADE_CONFIG", &config))
+    };
+    // Four failures of each of many addresses, none of which is an alert yet.
+    let addresses: Vec<String> =
+        (0..500).map(|n| format!("203.0.{}.{}", n / 250, n % 250)).collect();
+    let mut server = start();
+    let (mut sent, mut killed) = (0, 0);
+    for round in 0..4u32 {
+        for (n, chunk) in addresses.chunks(50).enumerate() {
+            let first = round * 1_000_000 + n as u32 * 1_000;
+            let events: String = chunk
+                .iter()
+                .zip(first..)
+                .map(|(address, id)| failed(id..id + 1, address))
+                .collect();
+            assert_eq!(server.records(&[], &events).0, 200);
+            sent += chunk.len();
+            // Mostly a checkpoint is complete before the signal comes; then there will be another.
+            let until = std::time::Instant::now() + std::time::Duration::from_millis(150);
+            while std::time::Instant::now() < until && !has_half_checkpoint(&data) {
+                std::thread::park_timeout(std::time::Duration::from_micros(200));
+            }
+            if has_half_checkpoint(&data) {
+                server.kill();
+                killed += usize::from(has_half_checkpoint(&data));
+                server = start();
+            }
+        }
+    }
+    assert!(killed > 0, "no kill met a checkpoint half written");
+    server.wait_visible();
+    assert_eq!(alerts(&server, "correlation"), Vec::<Value>::new(), "four are not five");
+    let events: String = addresses
+        .iter()
+        .zip(9_000_000..)
+        .map(|(address, id)| failed(id..id + 1, address))
+        .collect();
+    assert_eq!(server.records(&[], &events).0, 200);
+    sent += addresses.len();
+    let opened = || {
+        let all = alerts(&server, "correlation");
+        let mut ids: Vec<String> =
+            all.iter().map(|alert| alert["src_ip"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids.dedup();
+        ids.len()
+    };
+    until("every address has its alert", || opened() == addresses.len());
+    let all = server.rows(
+        "SELECT count(DISTINCT alert_id) AS alerts, min(array_length(evidence)) AS least,
+         max(array_length(evidence)) AS most FROM alerts WHERE detector = 'correlation' AND revision = 0",
+    );
+    let of = |name: &str| all[0][name].as_u64().unwrap();
+    assert_eq!((of("alerts"), of("least"), of("most")), (500, 5, 5), "{all:?}");
+    assert_eq!(server.rows("SELECT count(*) AS n FROM events"), [json!({"n": sent})]);
+    server.terminate();
+}
+
 /// Answers every request with 200 and gives their heads and bodies.
 fn receiver() -> (u16, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    (port, receiver_on(listener, &Arc::default()).0)
+}
+
+/// The same on a socket, until it is told to stop and gets a connection.
+fn receiver_on(
+    listener: TcpListener,
+    stop: &Arc<AtomicBool>,
+) -> (std::sync::mpsc::Receiver<String>, std::thread::JoinHandle<()>) {
     let (sender, requests) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
+    let stop = Arc::clone(stop);
+    let thread = std::thread::spawn(move || {
         for stream in listener.incoming() {
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
             let mut stream = BufReader::new(stream.unwrap());
             let (mut head, mut length) = (String::new(), 0);
             loop {
@@ -151,7 +263,77 @@ fn receiver() -> (u16, std::sync::mpsc::Receiver<String>) {
             let _ = sender.send(head + &text(&body));
         }
     });
-    (port, requests)
+    (requests, thread)
+}
+
+/// At-least-once (M5): what a receiver misses while it is away it gets when it is back, over a restart too.
+#[test]
+fn a_receiver_that_goes_away_and_comes_back_misses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let rule = directory.path().join("admin.yml");
+    std::fs::write(&rule, ADMIN).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = data.join("palisade.yaml");
+    let settings = json!({
+        "detect": {"rules": [rule]},
+        "alerts": {
+            "receivers": [{"name": "soc", "kind": "webhook", "url": format!("http://{address}/hook"),
+                           "secret_env": "SOC_SECRET"}],
+            "routes": [{"receivers": ["soc"], "window_seconds": 1, "group_by": ["user"]}],
+            "egress": {"allow": ["127.0.0.0/8"], "allow_plaintext": true},
+        },
+    });
+    std::fs::write(&config, settings.to_string()).unwrap();
+    let start = || {
+        let mut command = palisade(&data);
+        command.env("PALISADE_CONFIG", &config);
+        command.env("SOC_SECRET", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz");
+        Server::start_with(&mut command)
+    };
+    let change = |server: &Server, n: u32| {
+        let event = json!({"event_id": format!("p{n}"), "user": format!("ada{n}"), "type": "privilege_change"});
+        assert_eq!(server.records(&[], &event.to_string()).0, 200);
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let (requests, thread) = receiver_on(listener, &stop);
+    let server = start();
+    change(&server, 1);
+    assert!(requests.recv_timeout(support::LONGEST).unwrap().contains("ada1"));
+
+    // Away: the next two wait, one of them over a kill.
+    stop.store(true, Ordering::Release);
+    drop(std::net::TcpStream::connect(address).unwrap());
+    thread.join().unwrap();
+    change(&server, 2);
+    until("an attempt has failed", || {
+        let (_, deliveries) = server.get("/api/v1/deliveries?state=pending");
+        let all = deliveries["deliveries"].as_array().unwrap();
+        all.iter().any(|one| one["attempts"].as_u64() > Some(0))
+    });
+    server.kill();
+    let server = start();
+    change(&server, 3);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (requests, _) = receiver_on(TcpListener::bind(address).unwrap(), &stop);
+    let mut got = Vec::new();
+    while got.len() < 2 {
+        let request = requests.recv_timeout(support::LONGEST).unwrap();
+        for user in ["ada2", "ada3"] {
+            if request.contains(user) && !got.contains(&user) {
+                got.push(user);
+            }
+        }
+        assert!(!request.contains("ada1"), "what was delivered is not sent again: {request}");
+    }
+    until("nothing waits any more", || {
+        let (_, deliveries) = server.get("/api/v1/deliveries?state=pending");
+        deliveries["deliveries"] == json!([])
+    });
+    server.terminate();
 }
 
 #[test]

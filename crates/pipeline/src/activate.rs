@@ -6,8 +6,9 @@
 
 use crate::clock::Clock;
 use crate::control::{
-    BackfillWanted, ControlError, DETECTORS, DetectorSettings, InForce, OPERATORS,
-    OperatorVersions, RELEASE, RULES, RulesInForce, activation, content_hash,
+    BackfillWanted, ControlError, DETECTORS, DetectorSettings, INDICATORS, InForce,
+    IndicatorsInForce, OPERATORS, OperatorVersions, RELEASE, RULES, RulesInForce, activation,
+    content_hash,
 };
 use crate::error::PipelineError;
 use crate::rules::{Part, RULE_SET, RuleTexts};
@@ -93,6 +94,15 @@ impl Activator {
         Ok(())
     }
 
+    /// Notes the intent that the lists of indicators of the set that is kept under a hash are in force; the generation
+    /// as for the others. [`crate::indicators::Watchlists`] keeps sets.
+    ///
+    /// # Errors
+    /// When the catalog fails; nothing is changed then.
+    pub(crate) async fn indicators(&self, set: String) -> Result<u64, PipelineError> {
+        self.intend(INDICATORS, serde_json::to_string(&IndicatorsInForce { set })).await
+    }
+
     /// Notes the intent that this release's newest operators are in force (C3).
     ///
     /// # Errors
@@ -150,7 +160,7 @@ impl Activator {
         let mut last = None;
         for intent in self.catalog.unsettled_activations().await? {
             // What else is activated belongs to others.
-            if ![DETECTORS, OPERATORS, RULES].contains(&intent.kind.as_str()) {
+            if ![DETECTORS, INDICATORS, OPERATORS, RULES].contains(&intent.kind.as_str()) {
                 continue;
             }
             let damaged =

@@ -46,11 +46,11 @@ pub struct RowAlert {
     pub rule: Option<RuleAlert>,
 }
 
-/// What the alert of a written rule tells beside that of a detector.
+/// What the alert of a written rule, or of a list, tells beside that of a detector.
 #[derive(Debug, Clone)]
 pub struct RuleAlert {
-    /// Which.
-    pub rule: Arc<Rule>,
+    /// Which rule; `None` for an indicator of a list.
+    pub rule: Option<Arc<Rule>>,
     /// What matched, each `name=value`.
     pub fields: Vec<String>,
 }
@@ -79,6 +79,7 @@ pub(crate) struct AlertRow {
     pub(crate) revision: i32,
     pub(crate) event_id: Option<String>,
     pub(crate) evidence: Vec<String>,
+    pub(crate) evidence_from: Option<String>,
     pub(crate) reasons: Vec<String>,
     pub(crate) details: Vec<(&'static str, f32)>,
     pub(crate) state: Option<&'static str>,
@@ -111,7 +112,7 @@ pub fn alert_id(
 
 /// The ids of a frame's records (I1).
 #[derive(Debug)]
-pub(crate) struct RecordIds<'a> {
+pub struct RecordIds<'a> {
     tenant: Option<Text<'a>>,
     source: Option<Text<'a>>,
     event_id: Option<Text<'a>>,
@@ -119,7 +120,9 @@ pub(crate) struct RecordIds<'a> {
 }
 
 impl<'a> RecordIds<'a> {
-    pub(crate) fn of(batch: &'a RecordBatch) -> Self {
+    /// Those of a batch's rows: with the columns `tenant`, `source`, `event_id` and `record_id`, as far as there are any.
+    #[must_use]
+    pub fn of(batch: &'a RecordBatch) -> Self {
         let text = |core: Core| Text::in_batch(batch, core.name());
         Self {
             tenant: text(Core::Tenant),
@@ -129,7 +132,9 @@ impl<'a> RecordIds<'a> {
         }
     }
 
-    pub(crate) fn get(&self, row: usize) -> RecordId {
+    /// The id of a row.
+    #[must_use]
+    pub fn get(&self, row: usize) -> RecordId {
         let get = |text: &Option<Text<'a>>| text.and_then(|text| text.get(row)).unwrap_or("");
         if let Some(event_id) = self.event_id.and_then(|text| text.get(row)) {
             return RecordId::from_sender(get(&self.tenant), get(&self.source), event_id);
@@ -186,7 +191,7 @@ impl<'a> Source<'a> {
         );
         let time = micros(self.time, row);
         let (rule, fields) = match alert.rule {
-            Some(RuleAlert { rule, fields }) => (Some(rule), fields),
+            Some(RuleAlert { rule, fields }) => (rule, fields),
             None => (None, Vec::new()),
         };
         AlertRow {
@@ -210,6 +215,7 @@ impl<'a> Source<'a> {
             revision: 0,
             event_id: get(&self.ids.event_id),
             evidence: vec![record],
+            evidence_from: None,
             reasons: alert.reasons,
             details: alert.details,
             state: None,
@@ -336,6 +342,10 @@ pub(crate) fn build(alerts: &[AlertRow]) -> Result<Option<BuiltAlerts>, ArrowErr
     }
     if rows().any(|row| !row.tags.is_empty()) {
         columns.insert("tags", lists(rows().map(|row| &row.tags)));
+    }
+    if rows().any(|row| row.evidence_from.is_some()) {
+        let from = texts(rows().map(|row| row.evidence_from.as_deref()));
+        columns.insert("evidence_from", from);
     }
     if rows().any(|row| row.author.is_some()) {
         columns.insert("author", words(rows().map(|row| row.author.as_deref())));

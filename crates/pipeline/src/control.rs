@@ -18,7 +18,7 @@
 //! | `clock` | `{"release":"0.1.0"}`; the record's clock is one that no later row's is before (T3, between ticks) |
 //!
 //! The content of the subject `detectors` is a [`DetectorSettings`], that of `operators` an
-//! [`OperatorVersions`], that of `rules` a [`RulesInForce`]. It is the text that the catalog keeps under the same hash.
+//! [`OperatorVersions`], that of `rules` a [`RulesInForce`], that of `indicators` an [`IndicatorsInForce`]. It is the text that the catalog keeps under the same hash.
 //!
 //! # Rules
 //! * An activation whose generation is not above the one in force is ignored (C1): a late repeat undoes
@@ -55,6 +55,8 @@ pub const DETECTORS: &str = "detectors";
 pub const OPERATORS: &str = "operators";
 /// The subject of the rules.
 pub const RULES: &str = "rules";
+/// The subject of the lists of indicators.
+pub const INDICATORS: &str = "indicators";
 /// The release that this process is.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// The most domains that may be open; beyond, the one that was opened first is forgotten.
@@ -98,6 +100,14 @@ pub struct RulesInForce {
     pub backfill: Option<BackfillWanted>,
 }
 
+/// The lists of indicators in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndicatorsInForce {
+    /// The hash under which the catalog keeps the set ([`crate::indicators::IndicatorSet`]); empty: there are none.
+    pub set: String,
+}
+
 /// A mode by its name in the configuration.
 mod mode {
     use palisade_detect::baseline::Mode;
@@ -132,11 +142,12 @@ pub struct Operator {
 pub(crate) const THREAT: &str = "threat";
 
 /// What this release has. A release keeps the previous version of each.
-pub const KNOWN: [Operator; 7] = [
+pub const KNOWN: [Operator; 8] = [
     Operator { name: "alerts", versions: &[1] },
     Operator { name: "baseline", versions: &[1] },
     Operator { name: "correlations", versions: &[1] },
     Operator { name: "decoder", versions: &[1, 2] },
+    Operator { name: "indicators", versions: &[1] },
     Operator { name: "norms", versions: &[1] },
     Operator { name: "rules", versions: &[1] },
     Operator { name: THREAT, versions: threat::VERSIONS },
@@ -239,6 +250,9 @@ pub struct InForce {
     /// The backfill that was declared last, done or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,
+    /// The lists of indicators.
+    #[serde(default)]
+    pub indicators: Stated<IndicatorsInForce>,
 }
 
 /// Why the log can't be gone on with behind a control record.
@@ -275,9 +289,9 @@ pub enum ControlError {
     /// The part of a checkpoint.
     #[error("its part 'control': {0}")]
     Damaged(String),
-    /// The rules that a record puts in force.
+    /// The rules or lists that a record puts in force.
     #[error(
-        "the rules in force from offset {offset} on can't be had: {reason}; restore the catalog"
+        "the rules and lists in force from offset {offset} on can't be had: {reason}; restore the catalog"
     )]
     Rules {
         /// The record.
@@ -304,6 +318,8 @@ pub enum Change {
     Backfill,
     /// No later row has a clock before this record's.
     Clock,
+    /// The lists of indicators.
+    Indicators,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -456,6 +472,10 @@ impl InForce {
                                 Some(Backfill::new(body.generation, offset, clock, wanted));
                         }
                         Ok(change)
+                    }
+                    INDICATORS => {
+                        let content = serde_json::from_str(&body.content).map_err(bad)?;
+                        Ok(self.indicators.replace(&body, content, Change::Indicators))
                     }
                     other => Err(not_understood(format!("the subject is '{other}'"))),
                 }

@@ -8,12 +8,14 @@ use crate::alerts::RowAlert;
 use crate::alerts::{AlertRow, RuleAlert};
 use crate::control::{BackfillStep, Change, ControlError, DetectorSettings, InForce, THREAT};
 use crate::flow::Results;
+use crate::indicators::{self, FrameIndicators};
 use crate::rules::counting::Counting;
 use crate::rules::{self, Books, FrameRules, Rules};
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use palisade_detect::baseline::{
     BaselineOptions, BaselineOutput, Baselines, Routing, RowsOfSlots, route,
 };
+use palisade_detect::indicators::{Indicators, Scanner};
 use palisade_detect::threat::{DEFAULT_SOURCES, Features, SourceNorms, ThreatScorer};
 use palisade_event::Offset;
 use palisade_event::column::Text;
@@ -79,6 +81,8 @@ pub(crate) struct WorkerDetectors {
     books: Arc<Books>,
     rules: Option<Arc<Rules>>,
     hits: Hits,
+    watched: Option<Arc<Indicators>>,
+    scanner: Scanner,
 }
 
 impl WorkerDetectors {
@@ -104,8 +108,20 @@ impl WorkerDetectors {
         }
         let threat = scorer(&in_force)?;
         let rules = books.get(&in_force.rules.content.set)?;
-        let hits = Hits::new();
-        Ok(Self { in_force, threat, baselines, table, index, workers, books, rules, hits })
+        let watched = books.watched(&in_force.indicators.content.set)?;
+        Ok(Self {
+            in_force,
+            threat,
+            baselines,
+            table,
+            index,
+            workers,
+            books,
+            rules,
+            hits: Hits::new(),
+            watched,
+            scanner: Scanner::new(),
+        })
     }
 
     /// Takes in a control record: the next row is the first under what it says.
@@ -128,6 +144,10 @@ impl WorkerDetectors {
             Change::Rules => {
                 self.rules = self.books.in_force(offset, &self.in_force.rules.content.set)?;
             }
+            Change::Indicators => {
+                self.watched =
+                    self.books.watched_from(offset, &self.in_force.indicators.content.set)?;
+            }
             Change::Nothing | Change::Domains | Change::Backfill | Change::Clock => {}
         }
         Ok(())
@@ -137,6 +157,11 @@ impl WorkerDetectors {
     pub(crate) fn rules(&mut self, batch: &RecordBatch) -> Option<FrameRules> {
         let rules = self.rules.as_ref().filter(|rules| !rules.book.is_empty())?;
         Some(rules::matches(rules, batch, &mut self.hits))
+    }
+
+    /// The indicators in a frame; nothing when no list is in force.
+    pub(crate) fn indicators(&mut self, batch: &RecordBatch) -> Option<FrameIndicators> {
+        indicators::matches(self.watched.as_ref()?, batch, &mut self.scanner)
     }
 
     /// Whether this release has the operators in force (C3).
@@ -252,7 +277,9 @@ impl OrderedDetectors {
                     .collect())
             }
             Change::Clock => Ok(self.counting.clock(at)),
-            Change::Nothing | Change::Detectors | Change::Operators => Ok(Vec::new()),
+            Change::Nothing | Change::Detectors | Change::Operators | Change::Indicators => {
+                Ok(Vec::new())
+            }
         }
     }
 
@@ -293,6 +320,9 @@ impl OrderedDetectors {
         if let Some(found) = results.rules {
             judged.revisions = self.counting.frame(offset, clock, batch, &found);
             judged.alerts.extend(rule_alerts(batch, found));
+        }
+        if let Some(found) = results.indicators {
+            judged.alerts.extend(found.alerts(batch));
         }
         if let Some(features) = results.features {
             let from = self.in_force.detectors.content.threat_threshold;
@@ -375,7 +405,7 @@ pub(crate) fn rule_alerts(batch: &RecordBatch, found: FrameRules) -> Vec<RowAler
             score: level.score(),
             reasons: vec![reason],
             details: Vec::new(),
-            rule: Some(RuleAlert { rule: Arc::clone(rule), fields }),
+            rule: Some(RuleAlert { rule: Some(Arc::clone(rule)), fields }),
         })
     });
     alerts.collect()

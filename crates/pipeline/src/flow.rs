@@ -6,6 +6,7 @@
 
 use crate::checkpoint::CheckpointTask;
 use crate::detectors::{BaselinePart, FrameFeatures, FrameRouting};
+use crate::indicators::FrameIndicators;
 use crate::rules::FrameRules;
 use palisade_event::{Entry, Offset};
 use parking_lot::Mutex;
@@ -52,6 +53,7 @@ pub(crate) struct InFlight {
 pub(crate) struct Results {
     pub(crate) features: Option<FrameFeatures>,
     pub(crate) rules: Option<FrameRules>,
+    pub(crate) indicators: Option<FrameIndicators>,
     pub(crate) baselines: Vec<BaselinePart>,
 }
 

@@ -19,6 +19,7 @@ mod feed;
 mod finisher;
 mod flow;
 pub mod hunt;
+pub mod indicators;
 pub mod ledger;
 pub mod live;
 pub mod metrics;

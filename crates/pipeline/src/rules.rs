@@ -16,6 +16,7 @@ pub use texts::{INSTALLATION, Part, RuleException, RuleFile, RuleTexts, TenantRu
 use crate::control::ControlError;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
+use palisade_detect::indicators::Indicators;
 use palisade_event::Offset;
 use palisade_event::column::Text;
 use palisade_event::schema::Core;
@@ -246,11 +247,12 @@ struct KeptSet {
     rules: Arc<Rules>,
 }
 
-/// The sets that are compiled, by hash.
+/// The sets that are compiled, by hash: of rules, and of indicators ([`crate::indicators`]).
 pub struct Books {
-    read: Box<ReadSet>,
+    pub(crate) read: Box<ReadSet>,
     kept: Mutex<Vec<KeptSet>>,
     press: Mutex<Press>,
+    pub(crate) watched: Mutex<Vec<(String, Arc<Indicators>)>>,
 }
 
 impl fmt::Debug for Books {
@@ -262,7 +264,12 @@ impl fmt::Debug for Books {
 impl Books {
     /// Sets are read with this function, by their hash.
     pub fn new(read: impl Fn(&str) -> Result<Vec<u8>, String> + Send + Sync + 'static) -> Self {
-        Self { read: Box::new(read), kept: Mutex::default(), press: Mutex::default() }
+        Self {
+            read: Box::new(read),
+            kept: Mutex::default(),
+            press: Mutex::default(),
+            watched: Mutex::default(),
+        }
     }
 
     /// Compiles a set and keeps it, so that putting it in force makes nobody wait. Of what is the same as in a set

@@ -94,12 +94,14 @@ impl Worker {
         let mine = number % self.workers as u64 == self.index as u64;
         let features = mine.then(|| self.detectors.features(batch));
         let rules = if mine { self.detectors.rules(batch) } else { None };
+        let indicators = if mine { self.detectors.indicators(batch) } else { None };
         let routing = flight.routing.get_or_init(|| self.detectors.route(batch));
         let part = self.detectors.baseline(batch, routing);
         let mut results = flight.results.lock();
         if let Some(features) = features {
             results.features = Some(features);
             results.rules = rules;
+            results.indicators = indicators;
         }
         results.baselines.push(part);
     }

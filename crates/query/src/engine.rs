@@ -248,7 +248,8 @@ impl QueryEngine {
     }
 
     /// What the engine knows of a table.
-    pub(crate) fn snapshot(&self, table: &str) -> Option<Snapshot> {
+    #[must_use]
+    pub fn snapshot(&self, table: &str) -> Option<Snapshot> {
         self.shared.snapshots.snapshot(table)
     }
 
@@ -258,7 +259,8 @@ impl QueryEngine {
     }
 
     /// The footers that are kept.
-    pub(crate) fn cache(&self) -> &Arc<ReadCache> {
+    #[must_use]
+    pub fn cache(&self) -> &Arc<ReadCache> {
         &self.shared.cache
     }
 

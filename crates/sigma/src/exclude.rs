@@ -50,7 +50,8 @@ impl Exclusions {
                     continue;
                 }
                 let condition = conditions.entry(&rule.source).or_insert_with(|| {
-                    filter.condition(&book.pipelines, &rule.source).ok().map(Arc::new)
+                    let read = filter.condition(&book.pipelines, &rule.source).ok();
+                    read.map(|(condition, _)| Arc::new(condition))
                 });
                 if let Some(condition) = condition {
                     by_rule.entry(ordinal).or_default().push((place, Arc::clone(condition)));

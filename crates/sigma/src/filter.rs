@@ -125,9 +125,15 @@ impl Filter {
         named && self.source.covers(&rule.source)
     }
 
-    /// Its condition for rules of a log source.
-    pub(crate) fn condition(&self, pipelines: &Pipelines, source: &LogSource) -> Checked<Expr> {
-        lower::detection(&self.document, &pipelines.context(source)?, "filter")
+    /// Its condition for rules of a log source, and the bytes of its regular expressions, compiled.
+    pub(crate) fn condition(
+        &self,
+        pipelines: &Pipelines,
+        source: &LogSource,
+    ) -> Checked<(Expr, usize)> {
+        let context = pipelines.context(source)?;
+        let condition = lower::detection(&self.document, &context, "filter")?;
+        Ok((condition, context.regexes()))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::field::Field;
 use crate::filter::Filter;
 use crate::matcher::{Matcher, Workshop};
 use crate::pipeline::Pipelines;
+use crate::regexes::MAX_OF_SET;
 use crate::rule::{LogSource, Rule};
 use crate::source::Sources;
 use foldhash::fast::FixedState;
@@ -49,6 +50,8 @@ pub struct Loader {
     /// What the files of this set said, and those of the one before, by the hash of owner, name, licence and text.
     read: HashMap<u128, Arc<Vec<Said>>, FixedState>,
     before: HashMap<u128, Arc<Vec<Said>>, FixedState>,
+    /// Bytes of all regular expressions, compiled.
+    regexes: usize,
 }
 
 impl Default for Loader {
@@ -84,6 +87,7 @@ impl Loader {
             conditions: HashMap::default(),
             read: HashMap::default(),
             before: HashMap::default(),
+            regexes: 0,
         }
     }
 
@@ -164,13 +168,15 @@ impl Loader {
                     }
                 }
             }
-            Said::Rule(rule) => {
+            Said::Rule(rule, regexes) => {
                 let at = (rule.owner.as_ref(), &rule.file);
                 let claimed = if self.rules.len() >= MAX_RULES {
                     let reason = format!("over {MAX_RULES} rules");
                     Err(Fault::new(rule.line, reason, "remove some"))
                 } else {
-                    self.claim(at, rule.line, (Some(&rule.id), rule.name.as_deref()))
+                    count_regexes(&mut self.regexes, *regexes, rule.line).and_then(|()| {
+                        self.claim(at, rule.line, (Some(&rule.id), rule.name.as_deref()))
+                    })
                 };
                 match claimed {
                     Ok(()) => self.rules.push(Arc::clone(rule)),
@@ -233,7 +239,7 @@ impl Loader {
         if self.conditions.len() > MAX_SOURCES {
             self.conditions.clear();
         }
-        self.files = 0;
+        (self.files, self.regexes) = (0, 0);
         RuleSet {
             rules,
             refused: std::mem::take(&mut self.refused),
@@ -260,7 +266,8 @@ impl Loader {
             if rule.owner != filter.owner || !filter.is_for(rule) {
                 continue;
             }
-            let condition = filter.condition(&self.pipelines, &rule.source)?;
+            let (condition, regexes) = filter.condition(&self.pipelines, &rule.source)?;
+            count_regexes(&mut self.regexes, regexes, filter.line)?;
             let rule = Arc::make_mut(rule);
             let before = std::mem::replace(&mut rule.condition, Expr::And(Vec::new()));
             rule.condition = Expr::And(vec![before, condition]);
@@ -280,6 +287,22 @@ impl Loader {
             })
         }
     }
+}
+
+/// Takes in the regular expressions of a document.
+fn count_regexes(all: &mut usize, bytes: usize, line: u64) -> Checked<()> {
+    let sum = all.saturating_add(bytes);
+    if sum > MAX_OF_SET {
+        return Err(Fault::new(
+            line,
+            format!(
+                "the regular expressions of all rules have over {MAX_OF_SET} bytes when compiled"
+            ),
+            "load fewer rules with large regular expressions",
+        ));
+    }
+    *all = sum;
+    Ok(())
 }
 
 /// Rules that are ready to be matched, and what was not taken.

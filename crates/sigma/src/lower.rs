@@ -342,6 +342,13 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// A regular expression, within what a document may have of them.
+    fn expression(&self, text: &str, line: u64) -> Checked<Expression> {
+        let expression = Expression::compile(text, self.modifiers.flags, line)?;
+        self.context.count_regex(expression.size, line)?;
+        Ok(expression)
+    }
+
     fn item(&self, test: Test) -> Expr {
         Expr::Item(Arc::new(Item { field: self.field.clone(), test, key: Arc::clone(&self.key) }))
     }
@@ -399,14 +406,8 @@ impl Line<'_> {
                 return Ok(());
             }
             (Operator::Regex, None) => match &node.value {
-                Value::Text(text) => {
-                    Test::Regex(Expression::compile(text, self.modifiers.flags, node.line)?)
-                }
-                Value::Int(number) => Test::Regex(Expression::compile(
-                    &number.to_string(),
-                    self.modifiers.flags,
-                    node.line,
-                )?),
+                Value::Text(text) => Test::Regex(self.expression(text, node.line)?),
+                Value::Int(number) => Test::Regex(self.expression(&number.to_string(), node.line)?),
                 _ => return wrong("a regular expression in quotes"),
             },
             (Operator::Cidr, None) => match &node.value {

@@ -8,8 +8,10 @@
 use crate::error::{Checked, Fault, Refusal};
 use crate::field::Field;
 use crate::pattern::{self, Part};
+use crate::regexes::MAX_OF_DOCUMENT;
 use crate::rule::LogSource;
 use crate::yaml::{self, Document, Node, Value};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// The pipelines that come with Palisade, and their names.
@@ -148,7 +150,7 @@ impl Pipelines {
                 action => steps.push(action),
             }
         }
-        Ok(Context { steps, source })
+        Ok(Context { steps, source, regexes: Cell::new(0) })
     }
 }
 
@@ -244,9 +246,30 @@ pub(crate) struct Context<'a> {
     steps: Vec<&'a Action>,
     /// The log source, as a pipeline may have changed it.
     pub(crate) source: LogSource,
+    /// Bytes of the regular expressions that were compiled so far.
+    regexes: Cell<usize>,
 }
 
 impl Context<'_> {
+    /// Takes in a compiled expression of so many bytes.
+    pub(crate) fn count_regex(&self, bytes: usize, line: u64) -> Checked<()> {
+        let sum = self.regexes.get().saturating_add(bytes);
+        self.regexes.set(sum);
+        if sum > MAX_OF_DOCUMENT {
+            return Err(Fault::new(
+                line,
+                format!("the regular expressions have over {MAX_OF_DOCUMENT} bytes when compiled"),
+                "split the document into several rules, or make repetitions smaller",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the regular expressions that were compiled so far.
+    pub(crate) fn regexes(&self) -> usize {
+        self.regexes.get()
+    }
+
     pub(crate) fn field(&self, name: &str) -> Field {
         let mut mapped = Vec::new();
         for step in &self.steps {

@@ -7,6 +7,12 @@ use regex::{Regex, RegexBuilder};
 const MAX_TEXT: usize = 8 << 10;
 /// Bytes of a compiled expression.
 const MAX_COMPILED: usize = 1 << 20;
+/// Bounds that an expression is compiled under, the least that it fits counts: how large it is the library does not tell.
+const SIZES: [usize; 3] = [64 << 10, 256 << 10, MAX_COMPILED];
+/// Bytes of the compiled expressions of a document, counted so.
+pub(crate) const MAX_OF_DOCUMENT: usize = 64 << 20;
+/// Of a set of rules.
+pub(crate) const MAX_OF_SET: usize = 1 << 30;
 /// Bytes of the cache of states that an expression may keep while it runs.
 const MAX_CACHE: usize = 1 << 20;
 
@@ -14,6 +20,8 @@ const MAX_CACHE: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Expression {
     pub(crate) regex: Regex,
+    /// What it counts for, in bytes.
+    pub(crate) size: usize,
 }
 
 impl PartialEq for Expression {
@@ -49,13 +57,21 @@ impl Expression {
             }
         }
         written.push_str(&tolerant(text));
-        let compiled = RegexBuilder::new(&written)
-            .size_limit(MAX_COMPILED)
-            .dfa_size_limit(MAX_CACHE)
-            .nest_limit(64)
-            .build();
+        let mut size = 0;
+        let mut compiled = Err(regex::Error::CompiledTooBig(0));
+        for limit in SIZES {
+            size = limit;
+            compiled = RegexBuilder::new(&written)
+                .size_limit(limit)
+                .dfa_size_limit(MAX_CACHE)
+                .nest_limit(64)
+                .build();
+            if !matches!(compiled, Err(regex::Error::CompiledTooBig(_))) {
+                break;
+            }
+        }
         match compiled {
-            Ok(regex) => Ok(Self { regex }),
+            Ok(regex) => Ok(Self { regex, size }),
             Err(regex::Error::CompiledTooBig(_)) => Err(Fault::new(
                 line,
                 format!("regular expression is over {MAX_COMPILED} bytes when compiled"),

@@ -16,12 +16,12 @@ use arrow::array::{
     Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, RecordBatch,
     StringArray, TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use palisade_event::Offset;
 use palisade_event::TenantId;
 use palisade_event::column::Text;
 use palisade_event::schema::{is_json, json_field};
-use palisade_table::provider::{ReadCache, stored_memory, stored_segments};
+use palisade_table::provider::{ReadCache, StoredSegment, stored_memory, stored_segments};
 use palisade_table::{
     CompactionPolicy, MemoryCommits, RetentionRule, Snapshot, TableOptions, Tables, verify,
 };
@@ -275,11 +275,46 @@ fn stored_rows(snapshot: &Snapshot, tenant: &str, times: &Range<i64>) -> Vec<Row
             rows_of(&batch.unwrap(), &mut rows);
         }
         assert!(rows.len() - before <= segment.rows() as usize);
+        narrowed(segment, &rows[before..]);
     }
     for batch in stored_memory(snapshot, &tenant, times) {
         rows_of(&batch, &mut rows);
     }
     rows
+}
+
+/// A segment that is narrowed to some texts gives exactly the rows that have one; a shared one gives all.
+fn narrowed(mut segment: StoredSegment, all: &[Row]) {
+    let is_text =
+        |field: &Field| matches!(field.data_type(), DataType::Dictionary(..) | DataType::Utf8);
+    let schema = Arc::clone(segment.schema());
+    let fields: Vec<&Arc<Field>> = schema.fields().iter().filter(|field| is_text(field)).collect();
+    let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+    let shared = segment.file().meta.tenants.len() > 1;
+    let is_wanted = |text: &str| text.ends_with('3') || text.contains('\u{e4}');
+    let mut asked = 0;
+    segment
+        .narrow(&names, &mut |place, text| {
+            asked += 1;
+            // Which column it is, is told too.
+            names[place] != "tenant" && is_wanted(text)
+        })
+        .unwrap();
+    assert!(asked == 0 || !shared, "nothing is asked about other tenants");
+    let mut found = Vec::new();
+    for batch in segment.read(&|_| true).unwrap() {
+        rows_of(&batch.unwrap(), &mut found);
+    }
+    let has_one = |row: &&Row| {
+        fields.iter().filter(|field| field.name() != "tenant").any(|field| {
+            let Some(json) = row.get(field.name()) else { return false };
+            let text =
+                if is_json(field) { json.clone() } else { serde_json::from_str(json).unwrap() };
+            is_wanted(&text)
+        })
+    };
+    let expected: Vec<Row> = all.iter().filter(|row| shared || has_one(row)).cloned().collect();
+    assert_eq!(found, expected);
 }
 
 fn sorted(mut rows: Vec<Row>) -> Vec<Row> {

@@ -12,6 +12,7 @@
 //! Reading needs the scope `query`, changing and deliveries `admin`; changes are audited.
 
 pub mod deliveries;
+mod evidence;
 pub mod groups;
 pub mod list;
 pub mod one;

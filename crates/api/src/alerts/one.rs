@@ -3,7 +3,7 @@
 
 use super::deliveries::DeliveryView;
 use super::view::{AlertView, Status};
-use super::{COLUMNS, ask, is_id};
+use super::{COLUMNS, ask, evidence, is_id};
 use crate::access::{Admin, Caller, Scope};
 use crate::keys::refused;
 use crate::openapi::ProblemDetails;
@@ -54,6 +54,10 @@ pub struct WholeAlert {
     /// Its latest revision.
     #[serde(flatten)]
     pub alert: AlertView,
+    /// Ids of all records of the evidence as the latest revision leaves it, at most 10,000.
+    pub all_evidence: Vec<String>,
+    /// Whether there are more of them, or more revisions than are gone through.
+    pub more_evidence: bool,
     /// The detector's own columns of that revision.
     #[schema(value_type = Object)]
     pub details: Map<String, Value>,
@@ -148,9 +152,13 @@ async fn whole(state: &ApiState, caller: &Caller, id: &str) -> Result<WholeAlert
         catalog.deliveries(tenant, &filter, None, MAX_DELIVERIES).await.map_err(refused)?;
     let decided = states.get(id);
     let latest = found.first().cloned().unwrap_or_default();
+    let whole = evidence::whole(state, tenant, id).await;
+    let whole = whole.map_err(|error| failed(&error, caller))?;
     let details = details(state, tenant, &latest).await.map_err(|error| failed(&error, caller))?;
     Ok(WholeAlert {
         alert: AlertView::new(latest, decided),
+        all_evidence: whole.records,
+        more_evidence: whole.more,
         details,
         revisions: found.into_iter().map(|alert| AlertView::new(alert, decided)).collect(),
         notes: notes.into_iter().map(Note::from).collect(),

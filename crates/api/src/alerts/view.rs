@@ -89,9 +89,9 @@ pub struct AlertView {
     pub author: Option<String>,
     /// The rule's licence.
     pub licence: Option<String>,
-    /// Ids of the first 100 records.
+    /// Ids of the first 100 records; of an alert that was revised, those that this revision brought.
     pub evidence: Vec<String>,
-    /// How many records there are.
+    /// How many of them there are.
     pub evidence_total: u64,
     /// It was found in old news.
     pub historical: bool,

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod dlq;
 pub(crate) mod hunt;
 pub(crate) mod ingest;
+pub(crate) mod intel;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod query;

@@ -4,6 +4,7 @@ use super::Config;
 use super::suggest::hint;
 use palisade_api::HostNames;
 use palisade_ingest::listener::check_listener;
+use palisade_pipeline::indicators::check_name;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -98,6 +99,15 @@ pub(crate) fn check(config: &Config, place: &str) -> Result<(), ConfigError> {
     }
     if !(0.0..=1.0).contains(&config.detect.threat_threshold) {
         return Err(wrong("detect.threat_threshold must be 0 to 1".into()));
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for list in &config.detect.indicators {
+        if let Err(error) = check_name(&list.name) {
+            return Err(wrong(format!("detect.indicators: {error}")));
+        }
+        if !names.insert(&list.name) {
+            return Err(wrong(format!("detect.indicators: two lists are called '{}'", list.name)));
+        }
     }
     if let Err(error) = palisade_alert::Plan::check(&config.alerts) {
         return Err(wrong(error.to_string()));

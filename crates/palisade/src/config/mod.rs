@@ -140,6 +140,38 @@ pub(crate) struct Detect {
     pub(crate) lists: Vec<List>,
     /// Files and directories of Sigma rules, filters and correlations. Read again when they change.
     pub(crate) rules: Vec<PathBuf>,
+    /// Lists of indicators that records are held against. Read again when they change.
+    pub(crate) indicators: Vec<IndicatorFile>,
+}
+
+/// A list of indicators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IndicatorFile {
+    /// Its name, in alerts: 1 to 64 letters, digits, `-`, `_` and `.`.
+    pub(crate) name: String,
+    /// The file, see docs/indicators.md.
+    pub(crate) file: PathBuf,
+    /// The level of indicators that bring none.
+    #[serde(default)]
+    pub(crate) level: IndicatorLevel,
+}
+
+/// How bad it is when an indicator is seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum IndicatorLevel {
+    /// Enriches events.
+    Informational,
+    /// Notable, rarely an incident.
+    Low,
+    /// To be reviewed regularly.
+    #[default]
+    Medium,
+    /// To be reviewed promptly.
+    High,
+    /// An incident.
+    Critical,
 }
 
 /// How user behaviour is scored.
@@ -189,10 +221,14 @@ pub(crate) enum ListKind {
 pub(crate) struct Table {
     /// Rows of `events` are kept this long; absent is for ever.
     pub(crate) events_retention: Option<Span>,
-    /// Rows of `alerts`.
+    /// Rows of `alerts`, and what people decided and wrote about them.
     pub(crate) alerts_retention: Option<Span>,
     /// Rows of `dead_letters`.
     pub(crate) dead_letters_retention: Option<Span>,
+    /// Notifications that were delivered or given up; absent is for ever.
+    pub(crate) deliveries_retention: Option<Span>,
+    /// Records of who did what; absent is for ever.
+    pub(crate) audits_retention: Option<Span>,
 }
 
 /// Queries.
@@ -308,6 +344,7 @@ impl Default for Detect {
             threat_threshold: 0.7,
             lists: Vec::new(),
             rules: Vec::new(),
+            indicators: Vec::new(),
         }
     }
 }
@@ -318,6 +355,8 @@ impl Default for Table {
             events_retention: None,
             alerts_retention: None,
             dead_letters_retention: Some(span(30 * 86_400)),
+            deliveries_retention: Some(span(30 * 86_400)),
+            audits_retention: Some(span(400 * 86_400)),
         }
     }
 }

@@ -148,6 +148,23 @@ fn golden_bodies() {
     };
     assert_eq!(state.detectors.content, expected);
     assert_eq!(serde_json::to_string(&expected).unwrap(), content);
+    for (subject, change) in [("rules", Change::Rules), ("indicators", Change::Indicators)] {
+        let content = r#"{"set":"0123"}"#;
+        let body = format!(
+            r#"{{"release":"0.1.0","generation":4,"subject":"{subject}","hash":"{}","content":{}}}"#,
+            content_hash(content),
+            serde_json::to_string(content).unwrap()
+        );
+        assert_eq!(state.apply(Offset(1), 0, "activation", &body), Ok(change));
+    }
+    assert_eq!(state.rules.content.set, "0123");
+    assert_eq!(state.indicators.content.set, "0123");
+    // A checkpoint of before there were lists of indicators.
+    let mut saved: serde_json::Value = serde_json::from_slice(&state.save().unwrap()).unwrap();
+    saved.as_object_mut().unwrap().remove("indicators");
+    let restored = InForce::restore(saved.to_string().as_bytes()).unwrap();
+    assert_eq!(restored.indicators.content.set, "");
+    assert_eq!(restored.rules, state.rules);
     let body = r#"{"release":"0.1.0","tenant":"t","domain":"load:1"}"#;
     assert_eq!(state.apply(Offset(2), 0, "domain_starts", body), Ok(Change::Domains));
     assert_eq!(state.apply(Offset(3), 0, "domain_ends", body), Ok(Change::Domains));

@@ -380,6 +380,9 @@ pub(crate) fn row(
         revision: i32::try_from(revision.number.saturating_sub(1)).unwrap_or(i32::MAX),
         event_id: None,
         evidence: evidence.iter().map(ToString::to_string).collect(),
+        // The first revision names everything.
+        evidence_from: (revision.number > 1)
+            .then(|| format!("{}/{}", revision.from.record, revision.from.input)),
         reasons,
         details: Vec::new(),
         state: retracted.then_some("retracted"),
@@ -446,6 +449,7 @@ impl StoredAlert {
             revision: 0,
             event_id: self.event_id,
             evidence: self.evidence,
+            evidence_from: None,
             reasons: self.reasons,
             details: Vec::new(),
             state: None,

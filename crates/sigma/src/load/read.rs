@@ -22,7 +22,8 @@ pub(crate) struct Correlation {
 /// What a document is.
 #[derive(Debug)]
 pub(super) enum Said {
-    Rule(Arc<Rule>),
+    /// With the bytes of its regular expressions, compiled.
+    Rule(Arc<Rule>, usize),
     Filter(Arc<Filter>),
     Correlation(Arc<Correlation>),
     Nothing(Refusal),
@@ -103,10 +104,11 @@ impl How<'_> {
                 Filter::of(self.file, self.owner, self.pipelines, &node, filter, document)?;
             return Ok(Said::Filter(Arc::new(filter)));
         }
-        Ok(Said::Rule(Arc::new(self.rule(&node, version(document.text))?)))
+        let (rule, regexes) = self.rule(&node, version(document.text))?;
+        Ok(Said::Rule(Arc::new(rule), regexes))
     }
 
-    fn rule(&self, node: &Node, version: String) -> Checked<Rule> {
+    fn rule(&self, node: &Node, version: String) -> Checked<(Rule, usize)> {
         let title = title(node)?;
         let Some(logsource) = node.get("logsource") else {
             return Err(Fault::new(
@@ -145,7 +147,7 @@ impl How<'_> {
         if id.as_ref().is_some_and(|id| id.len() > MAX_NAME) {
             return Err(Fault::new(node.line, "an id that is too long", "use a UUID"));
         }
-        Ok(Rule {
+        let rule = Rule {
             id: id.unwrap_or_else(|| version.clone()),
             name: node.text("name")?,
             title,
@@ -165,7 +167,8 @@ impl How<'_> {
             file: Arc::clone(self.file),
             line: node.line,
             condition: Expr::all(parts),
-        })
+        };
+        Ok((rule, context.regexes()))
     }
 }
 

@@ -92,6 +92,57 @@ fn a_bad_document_is_refused_by_name_and_the_others_stay() {
     }
 }
 
+/// What would cost much more than its text is refused by a bound, quickly, and what stands beside it stays.
+#[test]
+fn what_would_blow_up_is_refused_and_the_others_stay() {
+    let good = rule("selection:\n    f: a\ncondition: selection");
+    let head = "title: bad\nid: the-bad-one\nlogsource: {}\n";
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        let refs = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
+    }
+    let detection = |selection: &str| {
+        format!("detection:\n  selection:\n    {selection}\n  condition: selection\n")
+    };
+    let many: String = (0..1_100).map(|n| format!("\n      - 'x{n}.*y'")).collect();
+    let deep = format!("f: {}a{}", "[".repeat(60), "]".repeat(60));
+    let wide = format!("f|re: '{}'", "(a|b)".repeat(2_000));
+    let brackets = format!("selection and {}selection{}", "(".repeat(40), ")".repeat(40));
+    for (body, reason) in [
+        (bomb + &detection("f: a"), "not readable as YAML"),
+        (detection(&deep), "not readable as YAML"),
+        (detection("f: &x [*x]"), "not readable as YAML"),
+        (detection(&format!("f|re: {many}")), "expressions have over 67108864 bytes"),
+        (detection("f|re: '(((a{100}){100}){100}){100}'"), "over 1048576 bytes when compiled"),
+        (detection("f|re: '(\\w+\\s*){5000}'"), "over 1048576 bytes when compiled"),
+        (detection(&wide), "a value of 10000 bytes"),
+        (detection(&format!("f: '{}'", "x".repeat(9_000))), "a value of 9000 bytes"),
+        (
+            detection("f: a").replace("condition: selection", &format!("condition: {brackets}")),
+            "brackets",
+        ),
+    ] {
+        let text = format!("{head}{body}---\n{good}");
+        let begun = std::time::Instant::now();
+        let mut loader = Loader::default();
+        loader.add("dir/some.yml", &text);
+        let rules = loader.finish();
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{reason}");
+        assert_eq!(rules.rules().len(), 1, "{reason}");
+        let [refusal] = rules.refused() else { panic!("{:?}", rules.refused()) };
+        assert!(refusal.reason.contains(reason), "{refusal}");
+        assert!(refusal.line.is_some() && !refusal.hint.is_empty(), "{refusal}");
+        assert!(refusal.to_string().starts_with("dir/some.yml:"), "{refusal}");
+    }
+    // Nested quantifiers alone are no catastrophe: matching takes time in proportion to the text.
+    let nested = rule("selection:\n    f|re: '^(a+)+$'\ncondition: selection");
+    let rules = support::rules(&[&nested]);
+    assert_eq!(rules.refused(), &[]);
+    let record = json!({"f": format!("{}b", "a".repeat(100_000))});
+    assert_eq!(matched(&rules, &[record]), [Vec::<u32>::new()]);
+}
+
 #[test]
 fn a_refusal_names_the_line_of_what_is_wrong() {
     let bad = "title: a\nlogsource: {product: x}\n---\ntitle: b\nlogsource:\n    product: x\ndetection:\n    selection:\n        f: ok\n        g|wrong: x\n    condition: selection\n";

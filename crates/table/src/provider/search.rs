@@ -12,6 +12,7 @@
 
 mod few;
 mod file;
+mod holding;
 mod pages;
 mod pick;
 mod source;
@@ -30,6 +31,7 @@ use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroup
 use datafusion::physical_plan::metrics::Count;
 pub(super) use few::Sought as FewSought;
 use file::PageFile;
+pub(super) use holding::rows_holding;
 use memchr::memmem::Finder;
 use pages::{Chunk, Seen, Sought};
 use palisade_event::TenantId;

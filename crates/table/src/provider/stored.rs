@@ -9,6 +9,7 @@
 use super::adapt::EMPTY_KEY;
 use super::files::{Footer, ReadCache, ReadError, leaf};
 use super::prune::{Rows, rows_of_tenant};
+use super::search::rows_holding;
 use super::tenants::{intersect, selection};
 use crate::{SegmentFile, Snapshot};
 use arrow::array::{AsArray, RecordBatch};
@@ -115,6 +116,25 @@ impl StoredSegment {
     /// Its rows, numbered over the whole file.
     pub(super) fn ranges(&self) -> &[Range<u64>] {
         &self.rows
+    }
+
+    /// Leaves only rows that may hold a wanted text in one of these columns, of those that are texts, JSON texts among
+    /// them. `wanted` is given the column's place among `columns` and the text: each distinct text of a row group
+    /// once where the file has a dictionary of them, and then no row without a wanted one is read. A segment that
+    /// several tenants share keeps its rows: nothing is asked about another tenant's values.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the file is missing or unreadable.
+    pub fn narrow(
+        &mut self,
+        columns: &[&str],
+        wanted: &mut dyn FnMut(usize, &str) -> bool,
+    ) -> Result<(), ReadError> {
+        if self.file.meta.tenants.len() == 1 {
+            let path = &self.file.path;
+            self.rows = rows_holding(path, &self.footer, &self.rows, columns, wanted)?;
+        }
+        Ok(())
     }
 
     /// The segment.

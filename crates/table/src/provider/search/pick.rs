@@ -101,14 +101,14 @@ impl Dictionary {
         self.bytes.get(start..start.checked_add(width)?)
     }
 
-    /// Which texts are one of these.
-    fn marked(&self, texts: &[Vec<u8>]) -> Option<Vec<bool>> {
+    /// Which texts are wanted.
+    fn marked(&self, wanted: &mut dyn FnMut(&[u8]) -> bool) -> Option<Vec<bool>> {
         let mut rest: &[u8] = &self.bytes;
         let mut marked = Vec::new();
         for _ in 0..self.count {
             let length = length(&mut rest)?;
             let value = take(&mut rest, length)?;
-            marked.push(texts.iter().any(|text| text == value));
+            marked.push(wanted(value));
         }
         Some(marked)
     }
@@ -294,8 +294,24 @@ impl Chunk<'_> {
         Some(())
     }
 
+    /// Whether every data page refers to the dictionary.
+    fn is_numbered(&self) -> bool {
+        let encodings = self.column().and_then(ColumnChunkMetaData::page_encoding_stats_mask);
+        encodings.is_some_and(|encodings| encodings.is_only(Encoding::RLE_DICTIONARY))
+    }
+
     /// The rows, out of `rows` and ascending, that have one of these texts. `None` when that cannot be told.
     pub(super) fn rows_with(&self, rows: &[Range<u64>], texts: &[Vec<u8>]) -> Option<Vec<u64>> {
+        self.rows_where(rows, &mut |value| texts.iter().any(|text| text == value))
+    }
+
+    /// The rows, out of `rows` and ascending, whose text is wanted; asked once per text where they are numbered. `None`
+    /// when that cannot be told.
+    pub(super) fn rows_where(
+        &self,
+        rows: &[Range<u64>],
+        wanted: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Option<Vec<u64>> {
         if Form::of(self.column()?)? != Form::Text {
             return None;
         }
@@ -306,7 +322,11 @@ impl Chunk<'_> {
         while let Some(part) = pages.next(|page| any_in(rows, page))? {
             let (page_rows, page) = match part {
                 Part::Dictionary(bytes, count) => {
-                    marked = Some(Dictionary::new(bytes, count).marked(texts)?);
+                    let any = marked.insert(Dictionary::new(bytes, count).marked(wanted)?);
+                    // Where all pages refer to it, none of them needs to be read.
+                    if !any.contains(&true) && self.is_numbered() {
+                        return Some(found);
+                    }
                     continue;
                 }
                 Part::Rows(page_rows, page) => (page_rows, page),
@@ -323,7 +343,7 @@ impl Chunk<'_> {
                 }
             } else {
                 each_text(encoding, values, most, |place, value| {
-                    if texts.iter().any(|text| text == value) {
+                    if wanted(value) {
                         places.push(place);
                     }
                     true

@@ -1,4 +1,4 @@
-//! Sender networks: lists of CIDR blocks that a listener takes records from.
+//! Networks as people write them: whom a listener takes records from, where may be sent to.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -42,13 +42,15 @@ impl fmt::Display for Network {
 }
 
 impl Network {
-    /// Whether an address lies in it. An IPv4 address that came as IPv6 (`::ffff:1.2.3.4`) counts as
-    /// IPv4.
+    /// Whether an address lies in it. An IPv4 address that is written as IPv6 (`::ffff:1.2.3.4`) counts as IPv4, here
+    /// and there.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
+        match (self.address.to_canonical(), address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                let width = if self.address.is_ipv4() { 32 } else { 128 };
+                let shift = u32::from(width - self.prefix.min(width)).min(32);
+                let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
                 (u32::from(own) ^ u32::from(other)) & mask == 0
             }
             (IpAddr::V6(own), IpAddr::V6(other)) => {
@@ -73,6 +75,8 @@ mod tests {
         assert!(has("0.0.0.0/0", "8.8.8.8") && !has("0.0.0.0/0", "::1"));
         assert!(has("127.0.0.1", "127.0.0.1") && !has("127.0.0.1", "127.0.0.2"));
         assert!(has("127.0.0.0/8", "::ffff:127.0.0.9"));
+        assert!(has("::ffff:10.0.0.0/104", "10.1.2.3") && !has("::ffff:10.0.0.0/104", "11.0.0.1"));
+        assert!(has("::ffff:10.0.0.1", "::ffff:10.0.0.1") && !has("::ffff:10.0.0.1", "10.0.0.2"));
         assert!(has("fd00::/8", "fd12::1") && !has("fd00::/8", "fe80::1") && has("::/0", "::1"));
     }
 
