@@ -16,8 +16,16 @@ fn source<'t>((owner, name, text): &'t (Option<&str>, String, String)) -> Source
     Source { owner: owner.map(Arc::from), name, text }
 }
 
-/// Rules and refusals of a book, and what it finds.
-fn whole(book: &Book) -> (Vec<String>, Vec<String>, Vec<String>, Vec<(usize, u32)>) {
+/// Rules, refusals and correlations of a book, and what it finds.
+#[derive(Debug, PartialEq)]
+struct Whole {
+    rules: Vec<String>,
+    refused: Vec<String>,
+    correlations: Vec<String>,
+    hits: Vec<(usize, u32)>,
+}
+
+fn whole(book: &Book) -> Whole {
     let rules = book.rules().map(|rule| format!("{rule:?}")).collect();
     let refused = book.refused().iter().map(|refusal| format!("{refusal:?}")).collect();
     let correlations = book.correlations().iter().map(|one| format!("{one:?}")).collect();
@@ -28,7 +36,7 @@ fn whole(book: &Book) -> (Vec<String>, Vec<String>, Vec<String>, Vec<(usize, u32
     for (row, plainly) in plainly.iter().enumerate() {
         assert_eq!(hits.of(row), plainly.as_slice(), "row {row}");
     }
-    (rules, refused, correlations, hits.iter().collect())
+    Whole { rules, refused, correlations, hits: hits.iter().collect() }
 }
 
 fn file() -> impl Strategy<Value = (Option<&'static str>, String, String)> {
