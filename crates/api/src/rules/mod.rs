@@ -46,6 +46,7 @@ pub enum Owner {
 #[into_params(parameter_in = Query)]
 pub struct OwnerParams {
     /// `tenant` (the default) or `installation`.
+    #[param(inline)]
     #[serde(default)]
     owner: Owner,
 }

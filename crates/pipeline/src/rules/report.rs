@@ -5,8 +5,10 @@
 
 use super::Rules;
 use crate::hunt::Found;
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
 use palisade_event::TenantId;
+use palisade_event::schema::Core;
 use palisade_sigma::correlation::Range;
 use palisade_sigma::{Hits, LogSource, Matcher, Need, Survey};
 use palisade_table::Snapshot;
@@ -99,67 +101,73 @@ pub struct CorrelationReport {
     pub alerts_per_day: Option<f64>,
 }
 
-/// The rows of a tenant that a report looks at.
+/// How much history there is, and how much of it was looked at.
 struct Sample {
-    batches: Vec<RecordBatch>,
     rows: u64,
+    sampled: u64,
     days: f64,
 }
 
-impl Sample {
-    fn rows(&self) -> u64 {
-        self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
-    }
-
-    fn read(
-        snapshot: &Snapshot,
-        tenant: &TenantId,
-        cache: &ReadCache,
-        options: &ReportOptions,
-    ) -> Result<Self, ReadError> {
-        let since = options.now.saturating_sub(i64::from(options.days).saturating_mul(DAY));
-        // Times may be a little ahead of the clock.
-        let times = since..options.now.saturating_add(DAY);
-        let segments = stored_segments(snapshot, tenant, cache, &times)?;
-        let memory = stored_memory(snapshot, tenant, &times);
-        let stored: u64 = segments.iter().map(|segment| segment.rows()).sum();
-        let rows = stored + memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
-        let oldest = segments.iter().map(|segment| segment.file().meta.min_time).min();
-        let oldest = oldest.unwrap_or(i64::MAX).max(since).min(options.now);
-        let span = (options.now - oldest).max(LEAST_SPAN);
-        let begun = Instant::now();
-        // Of every so many segments one is read, and of its batches every so many.
-        let over = rows.div_ceil(options.most_rows.max(1)).max(1);
-        let (skip_segments, skip_batches) = (over.div_ceil(8).max(1), over.min(8));
-        let (mut batches, mut taken, mut met) = (Vec::new(), 0, 0u64);
-        for (place, segment) in (0u64..).zip(segments.iter().rev()) {
-            if place % skip_segments != 0 {
+/// Gives rows of the last days to `each`, batch by batch: all, or of many a sample, so that few are held at a time.
+fn read_sample(
+    snapshot: &Snapshot,
+    tenant: &TenantId,
+    cache: &ReadCache,
+    options: &ReportOptions,
+    mut each: impl FnMut(&RecordBatch),
+) -> Result<Sample, ReadError> {
+    let since = options.now.saturating_sub(i64::from(options.days).saturating_mul(DAY));
+    // Times may be a little ahead of the clock.
+    let times = since..options.now.saturating_add(DAY);
+    let segments = stored_segments(snapshot, tenant, cache, &times)?;
+    let memory = stored_memory(snapshot, tenant, &times);
+    let stored: u64 = segments.iter().map(|segment| segment.rows()).sum();
+    let waiting: u64 = memory.iter().map(|batch| batch.num_rows() as u64).sum();
+    let first = |batch: &RecordBatch| {
+        let column = batch.column_by_name(Core::Time.name())?;
+        let times = column.as_primitive_opt::<TimestampMicrosecondType>()?;
+        arrow::compute::min(times)
+    };
+    let oldest = segments.iter().map(|segment| segment.file().meta.min_time);
+    let oldest = oldest.chain(memory.iter().filter_map(first)).min();
+    let oldest = oldest.unwrap_or(i64::MAX).max(since).min(options.now);
+    let span = (options.now - oldest).max(LEAST_SPAN);
+    let begun = Instant::now();
+    // Of every so many segments one is read, and of its batches every so many.
+    let over = (stored + waiting).div_ceil(options.most_rows.max(1)).max(1);
+    let (skip_segments, skip_batches) = (over.div_ceil(8).max(1), over.min(8));
+    let (mut met, mut skipped, mut sampled) = (0u64, 0u64, 0u64);
+    'segments: for (place, segment) in (0u64..).zip(segments.iter().rev()) {
+        if place % skip_segments != 0 {
+            skipped += segment.rows();
+            continue;
+        }
+        for batch in segment.read(&|_| true)? {
+            let batch = batch?;
+            met += 1;
+            if (met - 1) % skip_batches != 0 {
+                skipped += batch.num_rows() as u64;
                 continue;
             }
-            for batch in segment.read(&|_| true)? {
-                met += 1;
-                if (met - 1) % skip_batches == 0 {
-                    let batch = batch?;
-                    taken += batch.num_rows() as u64;
-                    batches.push(batch);
-                }
-                if taken >= options.most_rows || begun.elapsed() > options.longest {
-                    break;
-                }
+            if sampled >= options.most_rows || begun.elapsed() > options.longest {
+                skipped += batch.num_rows() as u64;
+                break 'segments;
             }
-            if taken >= options.most_rows || begun.elapsed() > options.longest {
-                break;
-            }
+            sampled += batch.num_rows() as u64;
+            each(&batch);
         }
-        for batch in memory {
-            if taken >= options.most_rows {
-                break;
-            }
-            taken += batch.num_rows() as u64;
-            batches.push(batch);
-        }
-        Ok(Self { batches, rows, days: span as f64 / DAY as f64 })
     }
+    for batch in &memory {
+        if sampled >= options.most_rows || begun.elapsed() > options.longest {
+            skipped += 1;
+            break;
+        }
+        sampled += batch.num_rows() as u64;
+        each(batch);
+    }
+    // Segments count rows whose time is outside of the range too: read whole, it is known how many are in it.
+    let rows = if skipped == 0 { sampled } else { stored + waiting };
+    Ok(Sample { rows, sampled, days: span as f64 / DAY as f64 })
 }
 
 /// How long a matcher takes for batches beside finding the log sources, in microseconds for a million rows.
@@ -193,15 +201,13 @@ pub fn report(
     options: &ReportOptions,
 ) -> Result<Report, ReadError> {
     let cache = ReadCache::new(ReadCache::DEFAULT_BYTES);
-    let sample = Sample::read(snapshot, tenant, &cache, options)?;
-    let sampled = sample.rows();
     let book = &rules.book;
     let mut survey = Survey::new(book, ordinals);
     let mut matches = vec![0u64; book.rules().count()];
     let mut found = Found::default();
-    let whole = sampled == sample.rows && !places.is_empty();
     let mut hits = Hits::new();
-    for batch in &sample.batches {
+    let (mut measured, mut room) = (Vec::new(), MOST_MEASURED);
+    let sample = read_sample(snapshot, tenant, &cache, options, |batch| {
         survey.take(batch);
         rules.matches(batch, &mut hits);
         for (_, rule) in hits.iter() {
@@ -209,25 +215,22 @@ pub fn report(
                 *matches += 1;
             }
         }
-        if whole {
+        if !places.is_empty() {
             found.take(rules, batch, |_, _| {});
         }
-    }
-    let searched_all = search(&mut survey, snapshot, tenant, &cache, options)?;
-
-    let mut measured = Vec::new();
-    let mut room = MOST_MEASURED;
-    for batch in &sample.batches {
-        let batch = batch.slice(0, batch.num_rows().min(room));
-        room -= batch.num_rows();
-        measured.push(batch);
-        if room == 0 {
-            break;
+        if room > 0 {
+            let part = batch.slice(0, batch.num_rows().min(room));
+            room -= part.num_rows();
+            measured.push(part);
         }
-    }
+    })?;
+    let Sample { rows: of, sampled, days } = sample;
+    // A sample tells nothing about counts.
+    let whole = sampled == of && !places.is_empty();
+    let searched_all = search(&mut survey, snapshot, tenant, &cache, options)?;
     let together = cost(&book.matcher().only(ordinals), ordinals.len(), &measured);
     let begun = Instant::now();
-    let up = if sampled == 0 { 0.0 } else { sample.rows as f64 / sampled as f64 };
+    let up = if sampled == 0 { 0.0 } else { of as f64 / sampled as f64 };
     let mut reports = Vec::new();
     for ordinal in ordinals {
         let (Some(rule), Some(needs)) = (book.rule(*ordinal), survey.needs(*ordinal)) else {
@@ -245,7 +248,7 @@ pub fn report(
             level: rule.level.name(),
             micros_per_million: micros,
             matches,
-            alerts_per_day: alerts / sample.days,
+            alerts_per_day: alerts / days,
             blind: needs.blind,
             missing: missing.map(|need| need.name.clone()).collect(),
             source: rule.source.clone(),
@@ -265,12 +268,12 @@ pub fn report(
         Some(CorrelationReport {
             id: correlation.id.clone(),
             title: correlation.about.title.clone(),
-            alerts_per_day: whole.then_some(of as f64 / sample.days),
+            alerts_per_day: whole.then_some(of as f64 / days),
         })
     });
     Ok(Report {
-        days: sample.days,
-        rows: sample.rows,
+        days,
+        rows: of,
         sampled,
         micros_per_million: together,
         searched_all,
