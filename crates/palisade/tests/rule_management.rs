@@ -419,3 +419,113 @@ fn fields_that_rules_need_have_columns_beyond_the_bound() {
     assert!(!columns.contains(&"field_39".to_owned()), "{columns:?}");
     server.terminate();
 }
+
+/// Alerts of rules and correlations: rule, revision, whether they are old news, and their id.
+fn alerts_with_history(server: &Server) -> Vec<(String, i64, bool, String)> {
+    let sql = "SELECT rule_id, revision, historical, alert_id FROM alerts
+               WHERE detector IN ('sigma', 'correlation') ORDER BY rule_id, alert_id, revision";
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
+    let rows = server.rows(sql).into_iter().map(|row| {
+        let is_old = row["historical"].as_bool().unwrap_or_default();
+        (text(&row, "rule_id"), row["revision"].as_i64().unwrap(), is_old, text(&row, "alert_id"))
+    });
+    rows.collect()
+}
+
+/// B1: history up to the activation, live from there, nothing twice; the same alerts as a hunt over all of it.
+#[test]
+fn rules_are_deployed_with_history_and_then_live() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, rules) = (directory.path().join("data"), directory.path().join("rules"));
+    std::fs::create_dir_all(&rules).unwrap();
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(rules.join("all.yml"), format!("{FAILED}---\n{MANY}---\n{ADMIN}")).unwrap();
+    let server = Server::start_with(&mut palisade(&data));
+    let caller = Caller { server: &server, key: None };
+    let at = |address: &str, id: &str, kind: &str| {
+        let mut event = event(id, kind, "bob");
+        event["src_ip"] = json!(address);
+        event
+    };
+    // Before: one address fails often enough, another not yet.
+    let many: Vec<Value> =
+        (0..6).map(|n| at("203.0.113.1", &format!("a{n}"), "login_failed")).collect();
+    let few: Vec<Value> =
+        (0..4).map(|n| at("203.0.113.2", &format!("b{n}"), "login_failed")).collect();
+    caller.send(&many);
+    caller.send(&few);
+    caller.send(&[at("203.0.113.3", "p1", "privilege_change")]);
+    server.wait_visible();
+    let deployed = output(
+        palisade(&data)
+            .args([
+                "rule",
+                "deploy",
+                "--backfill",
+                "all",
+                "--then-live",
+                "--no-wait",
+                "--url",
+                &server.url,
+            ])
+            .arg(&rules),
+    );
+    assert!(deployed.status.success(), "{deployed:?}");
+    // It goes on where it was, whatever it had done by now.
+    server.kill();
+    let server = Server::start_with(&mut palisade(&data));
+    let caller = Caller { server: &server, key: None };
+    caller.send(&[
+        at("203.0.113.2", "b4", "login_failed"),
+        at("203.0.113.3", "p2", "privilege_change"),
+    ]);
+    let done = || {
+        let status = caller.does("GET", "/api/v1/config", Value::Null);
+        status["backfill"]["done"] == true
+    };
+    until("history is read", done);
+    let firsts = || {
+        let found = alerts_with_history(&server).into_iter();
+        let mut firsts: Vec<(String, bool)> = found
+            .filter(|(_, revision, ..)| *revision == 0)
+            .map(|(rule, _, is_old, _)| (rule, is_old))
+            .collect();
+        firsts.sort();
+        firsts
+    };
+    let wanted = [("admin", false), ("admin", true), ("many", false), ("many", true)];
+    let wanted: Vec<(String, bool)> = wanted.map(|(rule, old)| (rule.to_owned(), old)).to_vec();
+    until("old and new news have alerts", || firsts() == wanted);
+    let status = caller.does("GET", "/api/v1/config", Value::Null);
+    assert_eq!(status["backfill"]["rows"], 11, "{status}");
+
+    // Nothing comes twice after another crash, and a second backfill of the same rules is none.
+    server.kill();
+    let server = Server::start_with(&mut palisade(&data));
+    server.wait_visible();
+    let again = output(
+        palisade(&data)
+            .args(["rule", "deploy", "--backfill", "1d", "--url", &server.url])
+            .arg(&rules),
+    );
+    assert!(again.status.success(), "{again:?}");
+    let found = alerts_with_history(&server);
+    let mut once = found.clone();
+    once.dedup();
+    assert_eq!(once.len(), found.len(), "{found:?}");
+    let ids = |found: Vec<(String, i64, bool, String)>| {
+        let mut ids: Vec<(String, String)> =
+            found.into_iter().map(|(rule, _, _, id)| (rule, id)).collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    };
+    let hunted = output(palisade(&data).args(["hunt", "--json", "--url", &server.url]));
+    let hunted: Vec<Value> = rows(&hunted.stdout);
+    let word = |alert: &Value, name: &str| alert[name].as_str().unwrap().to_owned();
+    let mut of_hunt: Vec<(String, String)> =
+        hunted.iter().map(|alert| (word(alert, "rule_id"), word(alert, "alert_id"))).collect();
+    of_hunt.sort();
+    assert_eq!(ids(found), of_hunt);
+    server.terminate();
+}
