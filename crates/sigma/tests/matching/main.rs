@@ -17,3 +17,4 @@ mod modifiers;
 mod oracle;
 mod properties;
 mod shapes;
+mod steps;
