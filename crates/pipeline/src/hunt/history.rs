@@ -4,7 +4,8 @@
 //! Row groups are read in three steps, each leaving rows out for the next: first only the columns that decide to which
 //! log sources a row belongs; then, of the rows that belong to any, the columns of the rules; at last, of the rows that
 //! match, what an alert and the correlations need. Log sources of which no rule can match with the columns
-//! that a row group holds are left out before anything of it is read.
+//! that a row group holds are left out before anything of it is read. Where rows of all kinds are mixed so that the
+//! first step spares the second no page, it is left out.
 //!
 //! Correlations answer from the beginning of the range on: what they need to know for that (K2) is read from before it.
 
