@@ -1,4 +1,4 @@
-//! Settings of the allocator for a server.
+//! Settings of the allocator for a server, and for what works as long as one.
 //!
 //! mimalloc reads its settings from the environment before `main`, and changing them later needs
 //! unsafe code. So a server starts itself once more, in the same process, with them in its

@@ -70,7 +70,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if matches!(arguments.command, Command::Run(_) | Command::Demo(_)) {
+    let works_long = match &arguments.command {
+        Command::Run(_) | Command::Demo(_) | Command::Hunt(_) => true,
+        Command::Bench(bench) => bench.is_hunt(),
+        _ => false,
+    };
+    if works_long {
         allocator::restart_with_settings();
     }
     if let Command::Validate(validate) = &arguments.command {

@@ -21,7 +21,7 @@ use support::{Server, create_key, output, palisade, rows, text, until};
 
 const RULES: &str = "title: Failed login\nid: failed\nname: failed_login\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type: login_failed\n  condition: selection\nlevel: low\n---\ntitle: Many failed logins\nid: many\nname: many_failed\nauthor: Ada\ntags:\n  - attack.t1110\ncorrelation:\n  type: event_count\n  rules:\n    - failed_login\n  group-by:\n    - src_ip\n  timespan: 1m\n  condition:\n    gte: 5\nlevel: high\n---\ntitle: Many hosts\nid: hosts\ncorrelation:\n  type: value_count\n  rules:\n    - failed_login\n  group-by:\n    - user\n  timespan: 10m\n  condition:\n    gte: 3\n    field: host\nlevel: medium\n---\ntitle: New administrator\nid: admin\nlogsource:\n  category: authentication\ndetection:\n  selection:\n    type: privilege_change\n    user|startswith: ada\n  condition: selection\nlevel: critical\n---\ntitle: A word anywhere\nid: word\nlogsource:\n  category: authentication\ndetection:\n  keywords:\n    - xyzzy\n  condition: keywords\nlevel: informational\n";
 /// Windows rules of our own over the data beside the project, with a correlation.
-const WINDOWS: &str = "title: Process\nid: process\nname: process\nlogsource:\n  product: windows\n  category: process_creation\ndetection:\n  selection:\n    Image|endswith: '.exe'\n  condition: selection\nlevel: informational\n---\ntitle: Many processes\nid: processes\ncorrelation:\n  type: event_count\n  rules:\n    - process\n  group-by:\n    - ParentImage\n  timespan: 5m\n  condition:\n    gte: 3\n  generate: true\nlevel: medium\n";
+const WINDOWS: &str = "title: Process\nid: process\nname: process\nlogsource:\n  product: windows\n  category: process_creation\ndetection:\n  selection:\n    Image|endswith: '.exe'\n  condition: selection\nlevel: informational\n---\ntitle: Many processes\nid: processes\ncorrelation:\n  type: event_count\n  rules:\n    - process\n  group-by:\n    - Computer\n  timespan: 1h\n  condition:\n    gte: 2\n  generate: true\nlevel: medium\n";
 
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
@@ -105,12 +105,20 @@ const SHOWN: [&str; 16] = [
     "time",
 ];
 
+/// A time with six digits behind its seconds.
+fn digits(time: &str) -> String {
+    let time = time.trim_end_matches('Z');
+    let dot = if time.contains('.') { "" } else { "." };
+    format!("{:0<26}Z", format!("{time}{dot}"))
+}
+
 fn shown(alert: &Value) -> (Value, BTreeSet<String>) {
     let fields: BTreeMap<&str, &Value> = SHOWN.iter().map(|name| (*name, &alert[*name])).collect();
     let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
-    // A column that is null in a whole frame is null, not an empty list.
+    // A column that is null in a whole frame is null, not an empty list; a time has more or fewer digits.
     let fields = fields.into_iter().map(|(name, value)| match value {
         value if empty(value) => (name.to_owned(), Value::Null),
+        Value::String(time) if name.ends_with("time") => (name.to_owned(), json!(digits(time))),
         value => (name.to_owned(), value.clone()),
     });
     let evidence = alert["evidence"].as_array().into_iter().flatten();
@@ -167,7 +175,7 @@ fn found(server: &Server, job: &Value, limit: usize) -> Alerts {
         assert!(of_page.len() <= limit);
         for alert in of_page {
             let text = |name: &str| alert[name].as_str().unwrap().to_owned();
-            let place = (text("time"), text("alert_id"));
+            let place = (digits(&text("time")), text("alert_id"));
             assert!(place > last, "by time and id: {place:?} behind {last:?}");
             last = place.clone();
             assert!(alerts.insert(place.1, shown(alert)).is_none());
@@ -246,7 +254,7 @@ fn history_holds_what_the_stream_found() {
     assert_eq!((of(&in_memory, "admin"), of(&in_memory, "word")), (4, 4));
     assert!(of(&in_memory, "many") > 0 && of(&in_memory, "hosts") > 0);
     if !files.is_empty() {
-        assert!(in_memory.len() > 100 && of(&in_memory, "processes") > 0, "{}", in_memory.len());
+        assert!(in_memory.len() > 50 && of(&in_memory, "processes") > 0, "{}", in_memory.len());
     }
     // Eve's failures were late for the stream.
     let late = found(&server, &hunt(&server, &json!({"include_late": true})), 1_000);
@@ -266,12 +274,10 @@ fn history_holds_what_the_stream_found() {
         server.wait_visible();
         std::thread::park_timeout(std::time::Duration::from_millis(250));
     }
-    let segments = || {
-        let listed =
-            server.rows("SELECT count(*) AS n FROM palisade.segments WHERE \"table\" = 'events'");
-        listed[0]["n"].as_i64().unwrap()
-    };
-    until("segments are merged", || segments() < 15);
+    until("segments are merged", || {
+        let sql = "SELECT max(level) AS level FROM system.segments WHERE \"table\" = 'events'";
+        server.rows(sql)[0]["level"].as_i64().is_some_and(|level| level > 0)
+    });
     compare(&server, "merged");
 
     // A part of the time: the alerts of that part, those of correlations too.

@@ -259,7 +259,9 @@ impl Job<'_> {
     ) -> Result<Found, Stop> {
         let mut found = Found::default();
         let book = &self.rules.book;
-        let reads = book.reads(&book.matcher().groups_of(|_| true));
+        let all: BTreeSet<u32> = (0..).zip(book.rules()).map(|(ordinal, _)| ordinal).collect();
+        let routing = book.matcher().routing_reads(&book.matcher().groups_of(|_| true));
+        let reads = book.reads_of_rules(&all);
         let owner = &self.backfill.wanted.owner;
         let concerned = tenants(snapshot).into_iter();
         let concerned = concerned.filter(|tenant| owner.is_empty() || tenant.as_str() == owner);
@@ -273,7 +275,9 @@ impl Job<'_> {
                 let schema = Arc::clone(segment.schema());
                 let wanted = |name: &str| {
                     all || Core::by_name(name).is_some_and(|core| OF_ALERTS.contains(&core))
-                        || schema.field_with_name(name).is_ok_and(|field| reads.wants(field))
+                        || schema
+                            .field_with_name(name)
+                            .is_ok_and(|field| reads.wants(field) || routing.wants(field))
                 };
                 for batch in segment.read(&wanted)? {
                     if stop.load(Ordering::Acquire) {

@@ -5,6 +5,7 @@ mod gather;
 mod history;
 mod job;
 pub mod jobs;
+mod known;
 mod results;
 
 pub use gather::{FoundAlert, HuntError, HuntLimits};

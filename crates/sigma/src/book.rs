@@ -10,7 +10,7 @@ use crate::error::{Kind, Refusal};
 use crate::expr::Expr;
 use crate::field::Field;
 use crate::load::{self, Loader, RuleSet};
-use crate::matcher::{Groups, Hits, Matcher, Rows, Workshop};
+use crate::matcher::{Hits, Matcher, Rows, Workshop};
 use crate::pipeline::Pipelines;
 use crate::rule::Rule;
 use arrow::array::RecordBatch;
@@ -222,12 +222,12 @@ impl Book {
         self.readers.get(ordinal as usize).is_some_and(|readers| !readers.is_empty())
     }
 
-    /// The columns from which the matches of some groups of rules come, and what correlations count of them.
+    /// The columns from which comes what alerts name of the matches of these rules, and what correlations count of them.
     #[must_use]
-    pub fn reads(&self, groups: &Groups) -> Reads {
-        let mut reads = self.matcher.reads(groups);
-        for rule in self.matcher.rules_of(groups) {
-            for reader in self.readers.get(rule as usize).into_iter().flatten() {
+    pub fn reads_of_rules(&self, rules: &BTreeSet<u32>) -> Reads {
+        let mut reads = self.matcher.reads_of_rules(rules);
+        for rule in rules {
+            for reader in self.readers.get(*rule as usize).into_iter().flatten() {
                 reader.group.iter().chain(&reader.value).for_each(|field| reads.add(field));
             }
         }

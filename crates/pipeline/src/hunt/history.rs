@@ -4,11 +4,13 @@
 //! Row groups are read in three steps, each leaving rows out for the next: first only the columns that decide to which
 //! log sources a row belongs; then, of the rows that belong to any, the columns of the rules; at last, of the rows that
 //! match, what an alert and the correlations need. Log sources of which no rule can match with the columns
-//! that a row group holds are left out before anything of it is read.
+//! that a row group holds are left out before anything of it is read. Where rows of all kinds are mixed so that the
+//! first step spares the second no page, it is left out.
 //!
 //! Correlations answer from the beginning of the range on: what they need to know for that (K2) is read from before it.
 
 use super::gather::{Counted, FoundAlert, Gathered, HuntError, HuntLimits, Part};
+use super::known::Known;
 use crate::alerts::{RecordIds, stored_rows};
 use crate::detectors::rule_alerts;
 use crate::priority::yield_to_others;
@@ -30,9 +32,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 
 /// Rows that are routed at once, and rows that are matched at once: a value is looked at once for all of them.
 const ROUTED: usize = 65_536;
-const MATCHED: usize = 16_384;
+const MATCHED: usize = 32_768;
 /// Rows that match, as they are read for their alerts.
 const ALERTED: usize = 4_096;
+
+/// Where so many of 16 rows are left by the first step, in stretches shorter than [`SHORT`] on average, the step
+/// leaves no page out for the next one, and is not made in the row groups that follow.
+const MOST_LEFT: u64 = 5;
+const SHORT: u64 = 64;
+/// Every so many row groups it is tried again.
+const AGAIN: u64 = 16;
 
 /// Alerts that a thread holds before it gives them away.
 const HELD: usize = 4_096;
@@ -121,6 +130,9 @@ struct Shared<'h> {
     gathered: Mutex<(Gathered, Vec<bool>, usize)>,
     latest: AtomicI64,
     failed: AtomicBool,
+    known: Known,
+    /// How many row groups the first step is left out for.
+    without_first: AtomicU64,
 }
 
 impl Hunt {
@@ -174,6 +186,8 @@ impl Hunt {
             gathered: Mutex::new((gathered, done, 0)),
             latest: AtomicI64::new(i64::MAX),
             failed: AtomicBool::new(false),
+            known: Known::default(),
+            without_first: AtomicU64::new(0),
         };
         let threads = self.threads.clamp(1, shared.units.len().max(1));
         std::thread::scope(|scope| {
@@ -285,15 +299,16 @@ impl Shared<'_> {
         let matcher = book.matcher();
         let (start, end) = (self.hunt.times.start, self.hunt.times.end);
         let (least, greatest) = stored.times();
-        let mut groups = matcher.possible(stored.columns().iter().map(AsRef::as_ref));
+        let mut groups = self.known.possible(book, stored.columns());
         groups.intersect(if greatest < start { &self.counted } else { &self.all });
         if groups.is_empty() {
             return Ok(());
         }
         let mut rows = stored.all();
         let inside = least >= self.since && greatest < end;
-        let routing = matcher.routing_reads(&groups);
-        if !inside || !routing.is_empty() {
+        let steps = self.known.steps(book, &groups);
+        let routing = &steps.routing;
+        if !inside || !routing.is_empty() && !self.leaves_out_first() {
             let mut found = matcher.no_groups();
             let mut keep: Vec<bool> = Vec::with_capacity(rows.count());
             let wanted = |field: &Field| {
@@ -311,39 +326,65 @@ impl Shared<'_> {
                     }
                 }
             }
+            let all = rows.count() as u64;
             rows = stored.filter(rows, |row| keep.get(row) == Some(&true));
             groups = found;
+            let (left, stretches) = (rows.count() as u64, rows.stretches() as u64);
+            if left * 16 >= all * MOST_LEFT && left < stretches * SHORT {
+                self.without_first.store(AGAIN, Ordering::Relaxed);
+            }
         }
         if rows.count() == 0 {
             return Ok(());
         }
-        let reads = matcher.reads(&groups);
+        let steps = self.known.steps(book, &groups);
+        let reads = &steps.rules;
         let mut keep: Vec<bool> = Vec::with_capacity(rows.count());
+        // The rules of the rows that match, one row after the other, and where those of each end.
+        let (mut rules, mut ends): (Vec<u32>, Vec<usize>) = (Vec::new(), Vec::new());
         for batch in stored.read(&rows, &|field| reads.wants(field), MATCHED)? {
             self.check()?;
             let batch = batch?;
             matcher.matches_of(&batch, Some(&groups), hits);
-            keep.extend((0..batch.num_rows()).map(|row| !hits.of(row).is_empty()));
+            for row in 0..batch.num_rows() {
+                let of_row = hits.of(row);
+                keep.push(!of_row.is_empty());
+                if !of_row.is_empty() {
+                    rules.extend_from_slice(of_row);
+                    ends.push(rules.len());
+                }
+            }
         }
         rows = stored.filter(rows, |row| keep.get(row) == Some(&true));
         if rows.count() == 0 {
             return Ok(());
         }
-        let reads = book.reads(&groups);
         let may_look_anywhere = self.hunt.rules.has_exceptions(self.hunt.tenant.as_str());
+        let reads = book.reads_of_rules(&rules.iter().copied().collect());
         let wanted = |field: &Field| {
             may_look_anywhere
                 || reads.wants(field)
-                || Core::by_name(field.name()).is_some_and(|c| OF_ALERTS.contains(&c))
+                || Core::by_name(field.name()).is_some_and(|core| OF_ALERTS.contains(&core))
         };
+        let (mut ends, mut start) = (ends.into_iter(), 0);
         for batch in stored.read(&rows, &wanted, ALERTED)? {
             self.check()?;
             let batch = batch?;
-            matcher.matches_of(&batch, Some(&groups), hits);
+            hits.clear();
+            for end in ends.by_ref().take(batch.num_rows()) {
+                hits.push(rules.get(start..end).unwrap_or_default());
+                start = end;
+            }
             self.hunt.rules.sift(&batch, hits);
             self.found(&batch, hits, part)?;
         }
         Ok(())
+    }
+
+    /// Whether the first step is left out for the next row group.
+    fn leaves_out_first(&self) -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        self.without_first.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// Looks at a batch that has all columns.

@@ -2,10 +2,11 @@
 
 use super::compile::{self, Decide, Group, Node};
 use super::run::Values;
-use super::{Matcher, Placed};
+use super::{Hits, Matcher, Placed};
 use crate::batch::{Columns, Present, Reads};
 use arrow::array::RecordBatch;
 use arrow::datatypes::Field;
+use std::collections::BTreeSet;
 
 /// Some of a matcher's groups: the rules of a log source are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,20 @@ impl Matcher {
             if groups.has(place as u32) {
                 group.rules.iter().for_each(|(_, node)| self.reads_of(group, node, &mut reads));
             }
+        }
+        reads
+    }
+
+    /// The columns that decide about these rules, by their ordinals, given that a row belongs to their groups.
+    #[must_use]
+    pub fn reads_of_rules(&self, rules: &BTreeSet<u32>) -> Reads {
+        let mut reads = Reads::default();
+        for Placed { group, ordinals } in &self.groups {
+            let is_wanted = |rule: &u32| {
+                ordinals.get(*rule as usize).is_some_and(|ordinal| rules.contains(ordinal))
+            };
+            let wanted = group.rules.iter().filter(|(rule, _)| is_wanted(rule));
+            wanted.for_each(|(_, node)| self.reads_of(group, node, &mut reads));
         }
         reads
     }
@@ -210,5 +225,20 @@ fn may(group: &Group, node: &Node, has: &impl Fn(u32) -> bool) -> Option<bool> {
                 _ => None,
             }
         }
+    }
+}
+
+impl Hits {
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.ends.clear();
+        self.rules.clear();
+        self.routed = 0;
+    }
+
+    /// Adds a row with the rules that it matches, sorted: for who has matched it before, with other columns.
+    pub fn push(&mut self, rules: &[u32]) {
+        self.rules.extend_from_slice(rules);
+        self.ends.push(self.rules.len() as u32);
     }
 }

@@ -18,3 +18,4 @@ mod oracle;
 mod press;
 mod properties;
 mod shapes;
+mod steps;

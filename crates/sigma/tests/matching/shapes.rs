@@ -74,6 +74,7 @@ pub(crate) fn matched(rules: &RuleSet, records: &[Value]) -> Vec<Vec<u32>> {
         matcher.matches(&batch, &mut hits);
         let found: Vec<Vec<u32>> = (0..batch.num_rows()).map(|row| hits.of(row).to_vec()).collect();
         assert_eq!(found, matcher.matches_plainly(&batch), "plain evaluation, {name}");
+        assert_eq!(found, crate::steps::in_steps(&matcher, &batch).0, "in steps, {name}");
         let found = found[..records.len()].to_vec();
         match &first {
             None => first = Some(found),

@@ -52,6 +52,14 @@ impl PartRows {
     pub fn count(&self) -> usize {
         self.count
     }
+
+    /// How many stretches of neighbours they are: where these are short, pages can't be left out.
+    #[must_use]
+    pub fn stretches(&self) -> usize {
+        let starts =
+            |row: usize| self.left.get_bit(row) && (row == 0 || !self.left.get_bit(row - 1));
+        (0..self.left.len()).filter(|row| starts(*row)).count()
+    }
 }
 
 impl StoredSegment {
@@ -113,9 +121,6 @@ fn as_read(footer: &Footer, group: usize) -> Schema {
     let all = all_columns(&footer.schema);
     let fields = all.fields().iter().map(|field| {
         let plain = || {
-            if Core::by_name(field.name()).is_some() {
-                return false;
-            }
             let leaf = leaf(&footer.metadata, &footer.schema, field.name());
             let column =
                 leaf.and_then(|leaf| footer.metadata.row_groups().get(group)?.columns().get(leaf));

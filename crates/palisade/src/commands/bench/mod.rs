@@ -37,6 +37,11 @@ enum What {
 }
 
 impl Bench {
+    /// Whether it measures hunts, which work in this process as a server does.
+    pub(crate) fn is_hunt(&self) -> bool {
+        matches!(self.what, What::Hunt(_))
+    }
+
     /// `data` is the directory that the command line names, if it does.
     pub(crate) fn run(self, config: &Config, data: Option<&Path>) -> Outcome {
         match self.what {
