@@ -45,10 +45,11 @@ pub(crate) struct Ingest {
     /// The seed of the published generator.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// How long latencies are taken at 70 % of the load, in seconds.
+    /// How long latencies are taken, in seconds.
     #[arg(long, default_value_t = 20)]
     latency_seconds: u64,
-    /// Take latencies at this many events a second instead of 70 % of the rate reached.
+    /// Take latencies at this many events a second instead of 70 % of 400,000, or of the rate reached where that is
+    /// less.
     #[arg(long)]
     rate: Option<f64>,
     /// Send the JSON lines of a file or directory (gzip too) instead, repeated up to --bytes.
@@ -72,6 +73,9 @@ enum Ids {
     /// Random UUIDs.
     Uuid,
 }
+
+/// Events a second that a machine of two cores is to take.
+const AIM: f64 = 400_000.0;
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -131,7 +135,9 @@ impl Ingest {
         let frames = server.metric("palisade_frame_rows_count").max(1.0);
         let rows_per_batch = server.metric("palisade_frame_rows_sum") / frames;
 
-        let wanted = self.rate.unwrap_or(rate * 0.7).max(1.0);
+        // The load that is aimed at, not the one reached: or a build that takes more would have to show its latencies
+        // under more.
+        let wanted = self.rate.unwrap_or(rate.min(AIM) * 0.7).max(1.0);
         let slow_events = (wanted * self.latency_seconds as f64) as u64;
         let interval = Duration::from_secs_f64(batch as f64 / wanted);
         let connections = self.paced_connections.max(1);
