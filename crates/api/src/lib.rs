@@ -89,7 +89,7 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
         ("/api/v1/rules/refused", "GET", get(rule_list::refused)),
         ("/api/v1/rules/exceptions", "GET POST", get(exceptions::list).post(exceptions::make)),
         ("/api/v1/rules/exceptions/{name}", "DELETE", delete(exceptions::end)),
-        ("/api/v1/rules/lint", "POST", large(post(check::lint))),
+        ("/api/v1/rules/lint", "POST", post(check::lint)),
         ("/api/v1/rules/explain", "POST", post(check::explain)),
         ("/api/v1/rules/report", "POST", large(post(check::report))),
         (
