@@ -42,7 +42,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 3,
         release: "0.3.0",
-        sql: include_str!("../migrations/0004_hunts.sql"),
+        sql: include_str!("../migrations/0003_hunts.sql"),
         stamp: "PRAGMA user_version = 3",
     },
 ];
