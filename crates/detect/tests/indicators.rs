@@ -98,6 +98,14 @@ fn a_header_names_the_columns() {
 }
 
 #[test]
+fn what_only_looks_defanged_stays() {
+    let list = List::parse(b"hxxpevil.example\nhxxps[:]//evil.example/a\nHXXP://evil.example/b\n")
+        .unwrap();
+    let values: Vec<String> = list.values().map(|(_, value)| value).collect();
+    assert_eq!(values, ["hxxpevil.example", "evil.example/a", "evil.example/b"]);
+}
+
+#[test]
 fn what_is_no_indicator_is_refused_by_number_and_the_rest_stays() {
     for bad in [
         "0.0.0.0/0",

@@ -273,7 +273,10 @@ fn without_fangs(text: &str) -> Option<String> {
         ("[@]", "@"),
         ("[at]", "@"),
     ];
-    let mut out = strip_prefix_folded(text, "hxxp").map(|rest| format!("http{rest}"));
+    // A name may begin so too.
+    let scheme = strip_prefix_folded(text, "hxxp")
+        .filter(|rest| rest.trim_start_matches(['s', 'S']).starts_with([':', '[']));
+    let mut out = scheme.map(|rest| format!("http{rest}"));
     if text.contains(['[', '(', '{']) {
         for (from, to) in FANGS {
             let now = out.as_deref().unwrap_or(text);
