@@ -7,7 +7,7 @@ mod support;
 use palisade_catalog::{
     AlertChange, AlertCursor, AlertStatus, AttemptOutcome, AuditFilter, AuditRecord, AuthError,
     Catalog, CatalogError, Checkpoint, Commit, DeadLetterAction, DeliveryFilter, DeliveryState,
-    NewDelivery, OpenOptions, Pull, SCHEMA_VERSION, ScopeSet, Silence, TenantSettings,
+    HuntState, NewDelivery, OpenOptions, Pull, SCHEMA_VERSION, ScopeSet, Silence, TenantSettings,
 };
 use palisade_event::{Offset, TenantId};
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
@@ -16,6 +16,7 @@ use support::segment;
 
 const VERSION_1: &str = include_str!("golden/version-1.sql");
 const VERSION_2: &str = include_str!("golden/version-2.sql");
+const VERSION_3: &str = include_str!("golden/version-3.sql");
 /// The keys in the first dump; they open nothing else.
 const KEY: &str = "plsd_33hee70t12mo_sEEH7gVSR2LX90kKpxhgO0rxToK9UG7bUjU4jc9eQlQ";
 const REVOKED: &str = "plsd_im55v5hlt5oc_zbks4jLZqG0zbz8klvQ3uGjtu8wZvfJirMHPJjEcCMM";
@@ -114,6 +115,27 @@ async fn a_catalog_of_version_2_is_read() {
 }
 
 #[tokio::test]
+async fn a_catalog_of_version_3_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalog.db");
+    load(&path, VERSION_3).await;
+    let catalog = Catalog::open(&path, OpenOptions::default()).await.unwrap();
+    catalog.verify().await.unwrap();
+    let acme = TenantId::new("acme").unwrap();
+    let mut hunts = catalog.hunts(Some(&acme)).await.unwrap();
+    hunts.sort_by_key(|hunt| hunt.number);
+    let states: Vec<HuntState> = hunts.iter().map(|hunt| hunt.state).collect();
+    assert_eq!(states, [HuntState::Done, HuntState::Running, HuntState::Queued]);
+    assert_eq!((hunts[0].ended_at, hunts[0].report.as_str()), (Some(3_200), r#"{"rows":12}"#));
+    // It goes on from there.
+    assert_eq!(catalog.interrupt_hunts(4_000).await.unwrap(), 1);
+    let next = catalog.begin_hunt(4_100).await.unwrap().unwrap();
+    assert_eq!((next.id, next.state), (hunts[2].id.clone(), HuntState::Running));
+    let made = catalog.create_hunt(&acme, "local", "{}", 4, 4_200).await.unwrap();
+    assert_eq!(catalog.hunt(&acme, &made).await.unwrap().number, 4);
+}
+
+#[tokio::test]
 async fn a_catalog_of_a_newer_release_is_refused_untouched() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalog.db");
@@ -207,6 +229,17 @@ async fn alerts_to_dump(catalog: &Catalog, acme: &TenantId) {
     catalog.record_attempts("soc", owner.epoch, &outcomes, 2_300).await.unwrap();
 }
 
+async fn hunts_to_dump(catalog: &Catalog, acme: &TenantId) {
+    let request = r#"{"rules":"in_force","from":null,"to":9000,"include_late":false}"#;
+    let first = catalog.create_hunt(acme, "local", request, 4, 3_000).await.unwrap();
+    catalog.begin_hunt(3_100).await.unwrap();
+    let report = (r#"{"rows":12}"#, "");
+    catalog.end_hunt(&first, HuntState::Done, report, 3_200).await.unwrap();
+    catalog.create_hunt(acme, "local", request, 4, 3_300).await.unwrap();
+    catalog.begin_hunt(3_400).await.unwrap();
+    catalog.create_hunt(acme, "local", request, 4, 3_500).await.unwrap();
+}
+
 fn letter() -> String {
     "0123456789abcdef".repeat(2)
 }
@@ -246,6 +279,7 @@ async fn write_a_catalog_to_dump() {
     let list = b"192.0.2.0/24\n";
     catalog.activate("reputation_list", "blocked", "bb", list).await.unwrap();
     alerts_to_dump(&catalog, &acme).await;
+    hunts_to_dump(&catalog, &acme).await;
     catalog.close().await.unwrap();
     println!("{} {} {}", catalog.log_id(), key.text, revoked.text);
 }
