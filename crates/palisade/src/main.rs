@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod deliver;
 mod event_files;
+mod hunts;
 mod indicators;
 mod local;
 mod maintenance;

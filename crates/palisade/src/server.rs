@@ -8,7 +8,7 @@ use crate::reload::{
     Parts, ReloadMetrics, Reloader, Source, body_limits, decode_limits, detector_settings,
     host_names, query_limits, read_lists, retention,
 };
-use crate::{indicators, rules};
+use crate::{hunts, indicators, rules};
 use arc_swap::ArcSwap;
 use palisade_alert::client::{DelivererOptions, Deliverers, DeliveryMetrics};
 use palisade_api::alerts::TableAlerts;
@@ -31,12 +31,11 @@ use palisade_log::{Log, LogOptions};
 use palisade_pipeline::activate::Activator;
 use palisade_pipeline::backfill::Backfiller;
 use palisade_pipeline::clock::{Clock, SystemClock};
-use palisade_pipeline::hunt::jobs::{Hunts, JobFoundations, JobOptions};
+use palisade_pipeline::hunt::jobs::Hunts;
 use palisade_pipeline::indicators::Watchlists;
 use palisade_pipeline::ledger::{Ledger, LedgerLimits};
 use palisade_pipeline::live::Live;
 use palisade_pipeline::metrics::Metrics;
-use palisade_pipeline::rules::Books;
 use palisade_pipeline::rules::deploy::Deployer;
 use palisade_pipeline::{CommitOptions, Engine, EngineOptions, Foundations};
 use palisade_query::{QueryEngine, Snapshots};
@@ -111,7 +110,7 @@ pub(crate) fn spill_directory(data: &Path) -> Result<PathBuf, Failure> {
     Ok(directory)
 }
 
-fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -153,27 +152,6 @@ fn engine_options(config: &Config) -> EngineOptions {
             ..CommitOptions::default()
         },
     }
-}
-
-/// The hunts over a server's tables, under the rules that are in force there.
-fn hunts(
-    catalog: &Catalog,
-    tables: &Arc<Tables>,
-    books: &Arc<Books>,
-    engine: &Arc<Engine>,
-    clock: &Arc<dyn Clock>,
-    config: &Config,
-) -> Hunts {
-    let engine = Arc::clone(engine);
-    let base = JobFoundations {
-        catalog: catalog.clone(),
-        tables: Arc::clone(tables),
-        books: Arc::clone(books),
-        in_force: Box::new(move || engine.in_force().rules.content.set.clone()),
-        clock: Arc::clone(clock),
-    };
-    let threads = cores().div_ceil(2);
-    Hunts::new(base, &config.data, JobOptions { threads, ..JobOptions::default() })
 }
 
 fn gateway_options(config: &Config) -> GatewayOptions {
@@ -325,7 +303,7 @@ impl Server {
             None => keys.clone(),
         };
         let stop = CancellationToken::new();
-        let hunts = hunts(&catalog, &tables, &books, &engine, &clock, config);
+        let hunts = hunts::over(&catalog, &tables, &books, &engine, &clock, config);
         let hunting = (!only_asks).then(|| runtime.spawn(hunts.clone().work()));
         let submit: Arc<dyn Submit> = Arc::new(Arc::clone(&gateway));
         let state = ApiState {

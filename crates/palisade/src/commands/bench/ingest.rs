@@ -2,7 +2,7 @@
 //!
 //! The server is a process of its own with default settings; this process generates the load. First
 //! the events are sent as fast as the server takes them; then, once compaction has caught up, CPU
-//! and bytes are read; then further events are sent at 70 % of the rate that was reached (or at `--rate`), over so many
+//! and bytes are read; then further events are sent at 70 % of [`AIM`] or of the rate that was reached, whichever is less (or at `--rate`), over so many
 //! connections that one is free when a request is due, and the latencies of acknowledgement and of
 //! visibility to SQL are taken, from the moment at which a request was due.
 
